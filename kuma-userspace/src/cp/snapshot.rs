@@ -1,0 +1,46 @@
+//! What the control plane has decided and stored: every mesh, its services, their names, VIPs and endpoints.
+//! Keeps: only what the store has is in here (persist before publish). Made by the publish loop, read by xds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::model::name::Hostname;
+use crate::model::view::{Addresses, Port};
+
+/// All meshes at one moment; sent through a `watch` channel as an `Arc`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    pub meshes: BTreeMap<String, MeshSnapshot>,
+}
+
+/// One mesh at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MeshSnapshot {
+    pub domain: Hostname,
+    pub ttl_secs: u32,
+    /// The pools that VIPs of this mesh come from, both families.
+    pub ranges: Vec<IpNetwork>,
+    /// By service name, for example `echo-server_echo-example_svc_1010`.
+    pub services: BTreeMap<String, PublishedService>,
+}
+
+/// A service that has its VIPs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PublishedService {
+    pub protocol: Protocol,
+    pub hostnames: BTreeSet<Hostname>,
+    pub vips: Addresses,
+    /// The ports that its VIPs listen on; Kuma's `serviceVipPort` (80) is one of them.
+    pub ports: BTreeSet<Port>,
+    pub endpoints: BTreeSet<SocketAddr>,
+}
+
+/// How the proxy handles a service's connections (Kuma's `kuma.io/protocol` tag).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Http,
+}

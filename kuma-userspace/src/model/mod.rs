@@ -1,0 +1,6 @@
+//! The domain: pure data and rules. No I/O, no async; time is an argument. Called by every other room.
+
+pub mod datapath;
+pub mod instance;
+pub mod name;
+pub mod view;

@@ -1,0 +1,1 @@
+//! The harness: worlds made of network namespaces, cgroups and real processes.
