@@ -1,0 +1,77 @@
+//! What every subcommand needs: where the repository is, and how to run a command so that a failure says which one.
+//! Keeps: no output is swallowed when a command fails. Called by all files of xtask.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The top of the repository.
+#[must_use]
+pub fn root() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let manifest = manifest.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf)
+}
+
+/// Where everything that setup fetches and build-ebpf writes lies: `target` of the repository.
+#[must_use]
+pub fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// The cargo that runs us, or the one on PATH.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a command with our stdin, stdout and stderr.
+///
+/// # Errors
+/// It cannot be started, or ends with a code other than 0; the message shows the whole command.
+pub fn exec(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", line(command));
+    }
+    Ok(())
+}
+
+/// Runs a command and gives what it wrote to stdout, trimmed.
+///
+/// # Errors
+/// It cannot be started, ends with a code other than 0 (the message has its stderr), or writes no UTF-8.
+pub fn read(command: &mut Command) -> Result<String> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(command)))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}\n{}", line(command), output.status, stderr.trim_end());
+    }
+    let text =
+        String::from_utf8(output.stdout).with_context(|| format!("`{}` wrote no UTF-8", line(command)))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The first executable of this name on PATH, in the toolchain's folder or in ours.
+#[must_use]
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    std::env::split_paths(&path)
+        .chain(cargo_home.map(|home| home.join("bin")))
+        .chain([target().join("tools/bin")])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A command as one would type it.
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
