@@ -1,1 +1,3 @@
-//! Placeholder of the room; replaced by its owner.
+//! Bytes on the wires, and their conversion from and to the model.
+
+pub mod local;

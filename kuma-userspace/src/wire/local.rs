@@ -1,0 +1,168 @@
+//! The agent's Unix socket: one request line, one answer line, both JSON, then the agent closes.
+//! Keeps: a field is only ever added, so that a newer command line understands an older agent. Called by agent (serves) and
+//! cli (asks).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest request line; the agent hangs up on a longer one.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1024;
+
+/// What is asked.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Request {
+    /// Where are workloads run, and may they be started yet? Answered at once with [`Enrolment`], ready or not.
+    Enrol,
+    /// How is everything? Answered with [`Status`].
+    Status,
+    /// Which names and VIPs are served? Answered with a list of [`Vip`].
+    Vips,
+}
+
+/// What the agent says: what was asked for, or why not.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer<T> {
+    Ok(T),
+    Error(String),
+}
+
+/// Where a command runs to be inside the mesh.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Enrolment {
+    /// The agent's process id.
+    pub pid: u32,
+    /// Of workloads, absolute in the cgroup v2 hierarchy as the agent sees it.
+    pub workloads_cgroup: PathBuf,
+    pub proxy_cgroup: PathBuf,
+    /// The enrolled namespace, for example `/proc/<pid>/ns/net`.
+    pub netns: PathBuf,
+    pub ready: bool,
+    /// Why it is not ready, in words.
+    pub awaited: Vec<String>,
+}
+
+/// A name and its virtual addresses.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Vip {
+    pub name: String,
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    pub ports: Vec<u16>,
+    pub view: String,
+}
+
+/// Everything about a running agent. A part that is not there yet is empty.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct Status {
+    pub instance: String,
+    pub version: String,
+    pub pid: u32,
+    pub uptime_ms: u64,
+    pub ready: bool,
+    pub awaited: Vec<String>,
+    pub enrolled: Vec<Workload>,
+    pub datapath: Datapath,
+    pub views: Vec<View>,
+    pub proxy: Option<Proxy>,
+    pub resolver: Resolver,
+}
+
+/// An enrolled network namespace.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Workload {
+    pub netns_cookie: u64,
+    pub view: String,
+}
+
+/// What is in the kernel.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Datapath {
+    pub abi_version: u32,
+    /// Where the pins are.
+    pub pins: PathBuf,
+    pub programs: Vec<Program>,
+    pub maps: Vec<Map>,
+    pub counters: Vec<Counter>,
+}
+
+/// A program and the cgroup it is attached to.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    pub name: String,
+    pub cgroup: PathBuf,
+}
+
+/// A map and how full it is.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Map {
+    pub name: String,
+    pub entries: u64,
+    pub capacity: u64,
+}
+
+/// A numbered reason of the datapath and how often it was given.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Counter {
+    pub number: u32,
+    pub name: String,
+    /// What it means, as a sentence.
+    pub meaning: String,
+    pub count: u64,
+}
+
+/// A view of the mesh as it is applied now.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct View {
+    pub name: String,
+    pub domain: String,
+    pub ttl_secs: u32,
+    pub names: u64,
+    pub routes: u64,
+    pub ranges: Vec<String>,
+    /// Of the control plane's resource.
+    pub version: String,
+    pub age_ms: u64,
+}
+
+/// The proxy beside the workloads.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Proxy {
+    /// `started` (ours), or how a foreign one is recognised: `cgroup /…`, `uid 5678`.
+    pub mode: String,
+    pub path: Option<PathBuf>,
+    pub version: Option<String>,
+    pub pid: Option<u32>,
+    pub uptime_ms: Option<u64>,
+    pub restarts: u64,
+    pub outbound: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+/// The resolver beside the workloads.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Resolver {
+    pub listen: Vec<SocketAddr>,
+    /// Questions that our zone answered.
+    pub answered: u64,
+    /// Questions that were passed on.
+    pub forwarded: u64,
+    /// Questions that were passed on and never answered.
+    pub failed: u64,
+    pub upstreams: Vec<IpAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_answers_read_as_they_are_documented() {
+        assert_eq!(serde_json::to_string(&Request::Enrol).unwrap(), r#"{"verb":"enrol"}"#);
+        let refused: Answer<Vec<Vip>> = serde_json::from_str(r#"{"error":"still starting"}"#).unwrap();
+        assert_eq!(refused, Answer::Error("still starting".into()));
+    }
+}
