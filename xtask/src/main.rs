@@ -6,17 +6,28 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod ebpf;
+mod setup;
+mod test;
+mod tidy;
+mod vm;
+mod vmtest;
 
 /// The project's own commands.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
 enum Xtask {
     BuildEbpf(ebpf::Args),
+    Setup(setup::Args),
+    Test(test::Args),
+    Tidy(tidy::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::BuildEbpf(args) => ebpf::run(args),
+        Xtask::Setup(args) => setup::run(&args),
+        Xtask::Test(args) => test::run(&args),
+        Xtask::Tidy(args) => tidy::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,36 @@
+//! The checks that need no test binary, each counted as one test: tidy, rustfmt, clippy. Called by test.
+
+use std::process::Command;
+
+use xtask::{cargo, exec, target};
+
+use super::Totals;
+use crate::tidy;
+
+pub(super) fn run() -> Totals {
+    let mut totals = Totals::default();
+    let mut check = |name: &str, result: anyhow::Result<()>| match result {
+        Ok(()) => {
+            println!("lint {name} ... ok");
+            totals.passed += 1;
+        }
+        Err(error) => {
+            println!("lint {name} ... FAILED: {error:#}");
+            totals.failed += 1;
+        }
+    };
+    check("tidy", tidy::run(&tidy::Args {}));
+    check("rustfmt", exec(cargo().args(["fmt", "--all", "--check"])));
+    check("clippy", exec(&mut clippy(&[])));
+    // In the folder of xtask, so that its features never rebuild the product's dependencies.
+    let own = format!("--target-dir={}", target().join("xtask").display());
+    check("clippy of xtask", exec(&mut clippy(&["--package=xtask", "--package=kuma-ebpf", &own])));
+    totals
+}
+
+fn clippy(options: &[&str]) -> Command {
+    let mut command = cargo();
+    command.args(["clippy", "--quiet", "--locked", "--all-targets"]).args(options);
+    command.args(["--", "-D", "warnings"]);
+    command
+}
