@@ -1,1 +1,7 @@
 //! The harness: worlds made of network namespaces, cgroups and real processes.
+
+pub mod backend;
+pub mod binaries;
+pub mod mesh;
+pub mod process;
+pub mod wait;

@@ -1,0 +1,55 @@
+//! The YAML file that a world's control plane reads, as data that tests can change. Called by world.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::backend::Speaks;
+
+/// Settings and services in the short form.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    pub cidr: String,
+    pub cidr6: String,
+    pub ttl_secs: u32,
+    /// By service name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// One service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub speaks: Speaks,
+    pub endpoints: Vec<SocketAddr>,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        let (cidr, cidr6) = ("240.0.0.0/4".into(), "fd00:fd00::/64".into());
+        Self { cidr, cidr6, ttl_secs: 60, services: BTreeMap::new() }
+    }
+}
+
+impl Mesh {
+    /// The file's text.
+    pub fn to_yaml(&self) -> String {
+        let Self { cidr, cidr6, ttl_secs, services } = self;
+        let mut text =
+            format!("dnsServer: {{domain: mesh, CIDR: {cidr}, CIDR6: \"{cidr6}\", ttl: {ttl_secs}}}\n");
+        text.push_str(if services.is_empty() { "services: []\n" } else { "services:\n" });
+        for (name, Service { speaks, endpoints }) in services {
+            let protocol = match speaks {
+                Speaks::Http => "http",
+                Speaks::Tcp => "tcp",
+            };
+            let endpoints: Vec<String> = endpoints.iter().map(|endpoint| format!("\"{endpoint}\"")).collect();
+            let endpoints = endpoints.join(", ");
+            writeln!(
+                text,
+                "  - {{mesh: default, service: {name}, protocol: {protocol}, endpoints: [{endpoints}]}}"
+            )
+            .expect("a String takes all text");
+        }
+        text
+    }
+}
