@@ -11,7 +11,9 @@
 //! | `SLOTS` | socket storage | client socket -> [`SlotsEntry`] | sendmsg | recvmsg |
 //! | `TUPLES` | hash, grows with use | [`TupleKey`] -> [`TupleEntry`] | sockops | sockops |
 //! | `ACCEPTED` | socket storage | accepted socket -> [`AcceptedEntry`] | sockops | getsockopt |
-//! | `COUNTERS` | per-CPU array | [`Reason`] -> count | all hooks | agent |
+//! | `LISTENERS` | socket storage, cloned on accept | proxy's socket -> netns cookie | bind6 | sockops |
+//! | `WHOAMI` | socket storage | any socket -> netns cookie | whoami | agent |
+//! | `COUNTERS` | per-CPU array | [`Reason`](crate::verdict::Reason) -> count (`u64`) | all hooks | agent |
 
 use crate::addr::{Addr, Port};
 
@@ -191,9 +193,40 @@ pub mod map {
     pub const SLOTS: &str = "SLOTS";
     pub const TUPLES: &str = "TUPLES";
     pub const ACCEPTED: &str = "ACCEPTED";
+    /// Only in [`setting::NETNS_BIND`](super::setting::NETNS_BIND) mode.
+    pub const LISTENERS: &str = "LISTENERS";
+    /// Only for [`program::WHOAMI`](super::program::WHOAMI); never pinned.
+    pub const WHOAMI: &str = "WHOAMI";
     pub const COUNTERS: &str = "COUNTERS";
     /// All of them, in the order of the table above.
-    pub const ALL: [&str; 9] = [PODS, RANGES, VIPS, REV, ORIG, SLOTS, TUPLES, ACCEPTED, COUNTERS];
+    pub const ALL: [&str; 11] =
+        [PODS, RANGES, VIPS, REV, ORIG, SLOTS, TUPLES, ACCEPTED, LISTENERS, WHOAMI, COUNTERS];
+}
+
+/// Program names as they stand in the object.
+pub mod program {
+    /// Attached to the workloads' cgroup, in the order of attaching: consumers first, producers last.
+    pub const WORKLOAD: [&str; 10] = [
+        "getpeername4",
+        "getpeername6",
+        "getsockname4",
+        "getsockname6",
+        "recvmsg4",
+        "recvmsg6",
+        "sendmsg4",
+        "sendmsg6",
+        "connect4",
+        "connect6",
+    ];
+    /// At the workloads' cgroup and at each proxy's cgroup that is not below it.
+    pub const SOCKOPS: &str = "sock_ops";
+    /// At each proxy's cgroup only: it taxes every getsockopt there.
+    pub const GETSOCKOPT: &str = "getsockopt";
+    /// At each proxy's cgroup, in [`setting::NETNS_BIND`](super::setting::NETNS_BIND) mode only.
+    pub const BIND6: &str = "bind6";
+    /// A connect4 program for the agent's own cgroup that tells a UDP socket its namespace's cookie, through the map
+    /// `WHOAMI`; for kernels without SO_NETNS_COOKIE (before 5.14).
+    pub const WHOAMI: &str = "whoami";
 }
 
 /// Read-only words that user space sets before the load (`.rodata`); the verifier prunes what they switch off.
@@ -208,8 +241,12 @@ pub mod setting {
     pub const OFF_NET_COOKIE: &str = "OFF_NET_COOKIE";
     /// 1: `bpf_setsockopt` exists in sendmsg hooks, so that a device-bound socket can be unbound there.
     pub const SENDMSG_UNBIND: &str = "SENDMSG_UNBIND";
-    /// 1: sockops did not load: IPv6 VIPs go through the indexed loopback, V6ONLY sockets cannot reach them.
+    /// 1: sockops did not load: IPv6 VIPs go through the indexed loopback and need an index of their own; V6ONLY
+    /// sockets cannot reach them.
     pub const V6_MAPPED: &str = "V6_MAPPED";
+    /// Log lines of the programs (`u8`, aya-log's levels): 0 off, 1 error … 5 trace. **The object says 255: always set
+    /// it.** At 0 the verifier removes every log line from the loaded programs.
+    pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 
     /// `bpf_get_netns_cookie` in sockops (5.15).
     pub const NETNS_HELPER: u32 = 0;

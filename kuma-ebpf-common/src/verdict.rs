@@ -1,1 +1,0 @@
-//! The pure decisions of the datapath. Filled by the datapath work; see architecture.
