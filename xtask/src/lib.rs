@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+pub mod fingerprint;
+
 /// The top of the repository.
 #[must_use]
 pub fn root() -> PathBuf {
