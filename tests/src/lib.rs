@@ -4,4 +4,5 @@ pub mod backend;
 pub mod binaries;
 pub mod mesh;
 pub mod process;
+pub mod sim;
 pub mod wait;

@@ -1,1 +1,3 @@
-//! Placeholder of the room; replaced by its owner.
+//! The agent: views in, kernel and resolver in step with them.
+
+pub mod apply;

@@ -142,7 +142,7 @@ impl Forwarder {
         (servers, order)
     }
 
-    async fn ask_udp(&self, query: &mut Vec<u8>, question: &Question) -> Vec<u8> {
+    async fn ask_udp(&self, query: &mut [u8], question: &Question) -> Vec<u8> {
         let now = Instant::now();
         let (servers, order) = self.servers(now);
         let mut attempts = Attempts::new(order, now);
@@ -257,7 +257,7 @@ async fn exchange_tcp(
     let mut stream = connect.await.map_err(|_elapsed| io::ErrorKind::TimedOut)??;
     stream.set_nodelay(true)?;
     let exchange = async {
-        let length = u16::try_from(query.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let length = u16::try_from(query.len()).map_err(|_too_long| io::ErrorKind::InvalidInput)?;
         stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
         let mut answer = vec![0; usize::from(stream.read_u16().await?)];
         stream.read_exact(&mut answer).await?;

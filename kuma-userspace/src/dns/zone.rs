@@ -293,7 +293,8 @@ mod tests {
         edns.set_version(1);
         asked.set_edns(edns);
         let refused = ask(&redis(), &asked);
-        assert_eq!(refused.metadata.response_code, ResponseCode::BADVERS);
+        // hickory-proto calls 16 BADSIG, which it means in a TSIG only.
+        assert_eq!(u16::from(refused.metadata.response_code), 16);
         assert!(refused.answers.is_empty());
         assert_eq!(refused.edns.as_ref().unwrap().version(), 0);
     }

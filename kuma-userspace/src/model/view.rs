@@ -108,6 +108,13 @@ impl MeshView {
         Ok(Self { routes, names, ..base })
     }
 
+    /// The same view with only those names whose addresses please `keep`; its routes stay.
+    pub fn retain_names(&self, keep: impl Fn(Addresses) -> bool) -> Self {
+        let mut kept = self.clone();
+        kept.names.retain(|_, addresses| keep(*addresses));
+        kept
+    }
+
     /// The view's name, for example the mesh's.
     pub fn name(&self) -> &str {
         &self.name
