@@ -52,13 +52,13 @@ fn is_locked(package: &str) -> bool {
     LOCKED.iter().any(|locked| name.starts_with(locked))
 }
 
-/// Every Rust file below a folder.
+/// Every Rust file below a folder that can end up in the object; files of tests cannot.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
             files.push(path);
         }
     }

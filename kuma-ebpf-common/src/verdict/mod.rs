@@ -86,6 +86,10 @@ impl Ranges {
     pub fn contain(&self, addr: Addr) -> bool {
         let [a0, a1, a2, a3] = addr.words();
         if addr.is_v4() {
+            // 240.0.0.0/4 has the broadcast address in it, which is nobody's VIP: DHCP clients speak there.
+            if a3 == u32::MAX {
+                return false;
+            }
             // An entry that is all zeroes or all ones is no v4 network: its third word is not that of a mapped one.
             return self.v4.iter().any(|range| {
                 let net = range.net.words();
