@@ -1,3 +1,4 @@
 //! The agent: views in, kernel and resolver in step with them.
 
 pub mod apply;
+pub mod feed;

@@ -1,0 +1,247 @@
+//! The agent's ear at the control plane: a delta xDS client for the mesh view. Keeps: without a control plane the last
+//! view stays as it is; a view counts as taken only when it was applied. Started by agent/mod.rs; hands each view to apply.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use envoy_types::pb::google::rpc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Streaming};
+use tracing::{debug, info, warn};
+
+use crate::model::view::MeshView;
+use crate::rt::Drain;
+use crate::wire::node::Introduction;
+use crate::wire::resource::ResourceType;
+use crate::wire::view;
+
+/// Views that wait to be applied. One: the control plane sends the next only after the answer to the last.
+const UPDATES: usize = 1;
+/// Requests that wait to be sent: one subscription or one answer.
+const REQUESTS: usize = 2;
+/// A view of 100,000 services has about 20 MB.
+const MAX_VIEW_BYTES: usize = 256 << 20;
+/// How long applying one view may take before the control plane is told that it failed.
+const APPLY_LIMIT: Duration = Duration::from_secs(60);
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// A control plane that does not answer a ping within [`PING_LIMIT`] is gone, and is dialled again.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_LIMIT: Duration = Duration::from_secs(5);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Where the views come from, and who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FeedConfig {
+    pub control_plane: SocketAddr,
+    /// With role agent.
+    pub node: Introduction,
+}
+
+/// A view to apply, and where to say how that went. Dropping `answer` says that it failed.
+#[derive(Debug)]
+pub struct Update {
+    pub view: Arc<MeshView>,
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// How the feed stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FeedStatus {
+    /// Not connected yet, or no more; the reason in words.
+    Disconnected { reason: String },
+    /// Connected; nothing was sent so far: the control plane waits for a proxy, or does not know the view.
+    Waiting,
+    /// The newest view is applied.
+    Applied { version: String },
+    /// The newest view could not be applied; the one before it stays.
+    Failed { version: String, reason: String },
+}
+
+/// The client.
+#[derive(Debug)]
+pub struct Feed {
+    config: FeedConfig,
+    updates: mpsc::Sender<Update>,
+    status: watch::Sender<FeedStatus>,
+    /// The version that was applied last.
+    held: Option<String>,
+}
+
+/// Why a connection is over.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("cannot connect to the control plane at {addr}")]
+    Connect { addr: SocketAddr, source: tonic::transport::Error },
+    #[error("the control plane ended the stream: {0}")]
+    Refused(String),
+    #[error("the control plane closed the stream")]
+    Closed,
+}
+
+impl Feed {
+    /// A feed, and the end where its views come out.
+    pub fn new(config: FeedConfig) -> (Self, mpsc::Receiver<Update>) {
+        let (updates, views) = mpsc::channel(UPDATES);
+        let status = watch::Sender::new(FeedStatus::Disconnected { reason: "not connected yet".into() });
+        (Self { config, updates, status, held: None }, views)
+    }
+
+    /// Where the feed stands, also while it runs.
+    pub fn status(&self) -> watch::Receiver<FeedStatus> {
+        self.status.subscribe()
+    }
+
+    /// Follows the control plane, dialling again whenever it is gone, until the drain is asked for.
+    ///
+    /// # Errors
+    /// None: a control plane that cannot be reached is waited for.
+    pub async fn run(mut self, drain: Drain) -> Result<(), Infallible> {
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let broken = tokio::select! {
+                broken = self.follow(&mut backoff) => broken,
+                () = drain.requested() => return Ok(()),
+            };
+            let reason = said(&broken);
+            let news = self.status.send_if_modified(|status| {
+                let disconnected = FeedStatus::Disconnected { reason: reason.clone() };
+                std::mem::replace(status, disconnected.clone()) != disconnected
+            });
+            if news {
+                warn!(control_plane = %self.config.control_plane, reason, "no control plane, the last view stays");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => {}
+                () = drain.requested() => return Ok(()),
+            }
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+    }
+
+    /// One connection, from dialling to its end.
+    async fn follow(&mut self, backoff: &mut Duration) -> Broken {
+        let (requests, mut responses) = match self.connect().await {
+            Ok(stream) => stream,
+            Err(broken) => return broken,
+        };
+        info!(control_plane = %self.config.control_plane, view = self.config.node.view, "connected to the control plane");
+        self.status.send_replace(match &self.held {
+            Some(version) => FeedStatus::Applied { version: version.clone() },
+            None => FeedStatus::Waiting,
+        });
+        loop {
+            let response = match responses.message().await {
+                Ok(Some(response)) => response,
+                Ok(None) => return Broken::Closed,
+                Err(status) => return Broken::Refused(status.message().to_owned()),
+            };
+            *backoff = FIRST_BACKOFF;
+            let answer = self.take(response).await;
+            if requests.send(answer).await.is_err() {
+                return Broken::Closed;
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+    ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Broken> {
+        let addr = self.config.control_plane;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{addr}")).expect("a socket address makes a valid URL");
+        let channel: Channel = endpoint
+            .connect_timeout(CONNECT_LIMIT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_LIMIT)
+            .keep_alive_while_idle(true)
+            .connect()
+            .await
+            .map_err(|source| Broken::Connect { addr, source })?;
+        let (requests, outgoing) = mpsc::channel(REQUESTS);
+        requests.send(self.subscription()).await.map_err(|_closed| Broken::Closed)?;
+        let responses = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(MAX_VIEW_BYTES)
+            .delta_aggregated_resources(ReceiverStream::new(outgoing))
+            .await
+            .map_err(|status| Broken::Refused(status.message().to_owned()))?;
+        Ok((requests, responses.into_inner()))
+    }
+
+    fn subscription(&self) -> DeltaDiscoveryRequest {
+        let view = &self.config.node.view;
+        DeltaDiscoveryRequest {
+            node: Some(self.config.node.write()),
+            type_url: ResourceType::MeshView.url().into(),
+            resource_names_subscribe: vec![view.clone()],
+            initial_resource_versions: self
+                .held
+                .iter()
+                .map(|version| (view.clone(), version.clone()))
+                .collect(),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    /// Applies what came and makes the answer to it.
+    async fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        let mut outcome = Ok(());
+        for name in &response.removed_resources {
+            warn!(view = name, "the control plane says that the view is gone, the last one stays");
+        }
+        for resource in response.resources {
+            let body = resource.resource.unwrap_or_default().value;
+            outcome = self.hand_over(&resource.version, &body).await;
+            self.status.send_replace(match &outcome {
+                Ok(()) => FeedStatus::Applied { version: resource.version.clone() },
+                Err(reason) => {
+                    FeedStatus::Failed { version: resource.version.clone(), reason: reason.clone() }
+                }
+            });
+            match &outcome {
+                Ok(()) => self.held = Some(resource.version),
+                Err(reason) => {
+                    warn!(version = resource.version, reason, "cannot take the view, the last one stays")
+                }
+            }
+        }
+        let refusal =
+            |message| rpc::Status { code: Code::InvalidArgument.into(), message, details: Vec::new() };
+        DeltaDiscoveryRequest {
+            type_url: response.type_url,
+            response_nonce: response.nonce,
+            error_detail: outcome.err().map(refusal),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    async fn hand_over(&self, version: &str, body: &[u8]) -> Result<(), String> {
+        let view = view::decode(body).map_err(|error| said(&error))?;
+        debug!(version, routes = view.routes.len(), names = view.names().len(), "a view came in");
+        let (answer, applied) = oneshot::channel();
+        let ended = || "the agent is ending".to_owned();
+        self.updates.send(Update { view: Arc::new(view), answer }).await.map_err(|_closed| ended())?;
+        match tokio::time::timeout(APPLY_LIMIT, applied).await {
+            Ok(outcome) => outcome.map_err(|_dropped| ended())?,
+            Err(_elapsed) => Err(format!("applying took longer than {} s", APPLY_LIMIT.as_secs())),
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        said = format!("{said}: {source}");
+        cause = source.source();
+    }
+    said
+}

@@ -1,0 +1,115 @@
+//! The xDS server: gives each proxy its listeners, clusters and endpoints, and each agent its mesh view, in an order
+//! that never shows a VIP before its listener works. Delta only. Called by cp::run.
+//!
+//! Reading order: [`order`] (pure: when may what be seen), [`published`] (what is out now, encoded once), [`session`]
+//! and [`subscription`] (pure: what one client must be told next), [`stream`] (moves the messages), [`board`] (shared
+//! by all of these).
+
+mod board;
+mod clients;
+mod nack;
+mod order;
+mod per_type;
+mod published;
+mod publisher;
+mod service;
+mod session;
+mod status;
+mod stream;
+mod subscription;
+mod targets;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::server::TcpIncoming;
+
+use self::board::Board;
+use self::publisher::Publisher;
+use self::service::Service;
+pub use self::status::{ClientStatus, RefusedStatus, Status, StatusReader, ViewStatus};
+use crate::cp::snapshot::Snapshot;
+use crate::rt::{Drain, Ready};
+
+/// A request may name 100,000 resources and their versions.
+const MAX_REQUEST_BYTES: usize = 64 << 20;
+/// A client that does not answer a ping within [`PING_LIMIT`] is gone: it must not hold back the others.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the server cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("xDS address {0} is not on loopback: the port has no authentication, so take 127.0.0.1 or ::1")]
+    NotLoopback(SocketAddr),
+    #[error(
+        "cannot listen on {addr} for xDS: choose another address with --xds-address or end the process that has it"
+    )]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error("the xDS server failed")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// A bound server; it answers once it runs.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    addr: SocketAddr,
+    board: Arc<Board>,
+    ready: Ready,
+}
+
+impl Server {
+    /// Takes the port, so that whoever connects from now on waits and is not refused.
+    ///
+    /// # Errors
+    /// An address that is not on loopback or is taken.
+    pub async fn bind(addr: SocketAddr) -> Result<Self, Error> {
+        if !addr.ip().is_loopback() {
+            return Err(Error::NotLoopback(addr));
+        }
+        let listen = |source| Error::Listen { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        Ok(Self { listener, addr, board: Arc::default(), ready: Ready::default() })
+    }
+
+    /// Lets `ready` wait until each mesh has its first proxy and its first view is out.
+    #[must_use]
+    pub fn with_ready(self, ready: Ready) -> Self {
+        Self { ready, ..self }
+    }
+
+    /// Where it listens: the port that was taken when 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Reads who is connected and what is awaited, also while the server runs.
+    pub fn status(&self) -> StatusReader {
+        StatusReader(self.board.clone())
+    }
+
+    /// Serves what `snapshots` holds until the drain is asked for.
+    ///
+    /// # Errors
+    /// Only what the transport cannot recover from.
+    pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>, drain: Drain) -> Result<(), Error> {
+        let service = AggregatedDiscoveryServiceServer::new(Service::new(self.board.clone(), drain.clone()))
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
+        // Without NODELAY every answer of more than one segment waits 40 ms for a delayed ACK.
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let serve = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_LIMIT))
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, drain.requested());
+        let publish = Publisher::new(self.board, self.ready).run(snapshots, drain.clone());
+        let (served, ()) = tokio::join!(serve, publish);
+        Ok(served?)
+    }
+}

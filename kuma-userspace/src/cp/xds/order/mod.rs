@@ -1,0 +1,356 @@
+//! Decides when each resource of one view may be seen, and by whom. Pure: an event and the time in, actions out.
+//! Keeps: a VIP reaches agents only when every proxy has its listener; a listener goes only when no agent routes to it
+//! and no resolver's answer can still be believed. Called by cp::xds, which runs one for each view.
+//!
+//! In: cluster and endpoints -> ACK (limit) -> listener -> ACK of every proxy -> 50 ms -> mesh view.
+//! Out: mesh view -> ACK of every agent (limit) -> two TTLs -> listener -> ACK (limit) -> cluster.
+
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::clients::{Client, ClientId};
+use super::per_type::PerType;
+use super::targets::{self, Target};
+use crate::cp::snapshot::MeshSnapshot;
+use crate::model::view::{MeshView, Route};
+use crate::wire::envoy::{Codec, listener_name};
+use crate::wire::node::Role;
+use crate::wire::resource::ResourceType;
+
+/// How long one agent without an ACK may hold back the removal of a listener.
+const AGENT_LIMIT: Duration = Duration::from_secs(10);
+/// A name may still be believed for this many TTLs after it stopped resolving.
+const TTLS: u32 = 2;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// What the store wants published; `None`: there is no such mesh (any more).
+    Wanted(Option<Arc<MeshSnapshot>>),
+    /// Who is connected, and what each has acknowledged.
+    Clients(Vec<Client>),
+    /// A deadline may have passed.
+    Time,
+}
+
+/// What to do about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    SetCluster {
+        service: String,
+    },
+    SetEndpoints {
+        service: String,
+        endpoints: BTreeSet<SocketAddr>,
+    },
+    DropCluster {
+        service: String,
+    },
+    DropEndpoints {
+        service: String,
+    },
+    SetListener {
+        route: Route,
+        service: String,
+        codec: Codec,
+    },
+    DropListener {
+        route: Route,
+    },
+    PublishView(MeshView),
+    /// What a reconnecting proxy still has of an earlier control plane may go now.
+    ReleaseStrangers,
+    /// Somebody did not acknowledge in time, and we go on.
+    Overdue {
+        client: ClientId,
+        kind: ResourceType,
+    },
+    /// The mesh breaks a rule of the model; agents keep what they have.
+    Refuse {
+        reason: String,
+    },
+}
+
+/// The actions of one event, the generation of each type after them, and when to come back.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    pub(super) actions: Vec<Action>,
+    pub(super) generations: PerType<u64>,
+    pub(super) wake: Option<Instant>,
+    changed: PerType<bool>,
+}
+
+/// The life of one listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    AwaitsCluster { since: Instant },
+    AwaitsProxies { since: Instant, generation: u64 },
+    Settles { until: Instant },
+    Works,
+    LeftView { since: Instant, generation: u64 },
+    Rests { until: Instant },
+    LeftProxies { since: Instant, generation: u64 },
+}
+
+#[derive(Debug)]
+struct Line {
+    target: Target,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    generation: u64,
+    endpoints: BTreeSet<SocketAddr>,
+}
+
+/// What reconnecting proxies have of an earlier control plane leaves by the same way as a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Strangers {
+    #[default]
+    Unknown,
+    LeftView {
+        since: Instant,
+        generation: u64,
+    },
+    Rest {
+        until: Instant,
+    },
+    Released,
+}
+
+/// One view: what is wanted, what is out, who has acknowledged what.
+#[derive(Debug)]
+pub(super) struct Order {
+    name: String,
+    wanted: Option<Arc<MeshSnapshot>>,
+    targets: BTreeMap<Route, Target>,
+    clients: Vec<Client>,
+    clusters: BTreeMap<String, Cluster>,
+    lines: BTreeMap<Route, Line>,
+    view: Option<MeshView>,
+    strangers: Strangers,
+    generations: PerType<u64>,
+    overdue: BTreeSet<(ClientId, ResourceType)>,
+    refused: Option<String>,
+}
+
+impl Order {
+    /// A view that nothing is known of yet.
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            wanted: None,
+            targets: BTreeMap::new(),
+            clients: Vec::new(),
+            clusters: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            view: None,
+            strangers: Strangers::Unknown,
+            generations: PerType::default(),
+            overdue: BTreeSet::new(),
+            refused: None,
+        }
+    }
+
+    /// Takes an event in and says what follows from it.
+    pub(super) fn step(&mut self, event: Event, now: Instant) -> Step {
+        let mut step = Step::default();
+        match event {
+            Event::Wanted(wanted) => self.want(wanted),
+            Event::Clients(clients) => {
+                self.overdue.retain(|(id, _)| clients.iter().any(|client| client.id == *id));
+                self.clients = clients;
+            }
+            Event::Time => {}
+        }
+        if let Some(mesh) = self.wanted.clone() {
+            self.set_clusters(&mut step, &mesh);
+            self.set_lines(&mut step, now);
+            self.advance_lines(&mut step, now);
+            self.drop_clusters(&mut step, &mesh);
+            self.publish(&mut step, &mesh, now);
+            self.advance_strangers(&mut step, now);
+        }
+        step.generations = self.generations;
+        step
+    }
+
+    /// Why agents do not see everything that is wanted, in words; empty when they do.
+    pub(super) fn waiting(&self) -> Vec<String> {
+        let Some(mesh) = &self.wanted else {
+            return vec![format!("mesh {:?} does not exist", self.name)];
+        };
+        let pending: Vec<&Route> = self
+            .lines
+            .iter()
+            .filter(|(_, line)| line.stage.is_before_works())
+            .map(|(route, _)| route)
+            .collect();
+        let mut waiting = Vec::new();
+        if let Some(reason) = &self.refused {
+            waiting.push(format!("the mesh cannot be published: {reason}"));
+        }
+        if pending.is_empty() {
+            return waiting;
+        }
+        if self.proxies().next().is_none() {
+            let services = mesh.services.len();
+            waiting.push(format!("waiting for a proxy: none is connected, {services} services wait for one"));
+            return waiting;
+        }
+        for proxy in self.proxies() {
+            let refused = pending
+                .iter()
+                .filter(|route| proxy.refuses(ResourceType::Listener, &listener_name(***route)));
+            let refused: Vec<String> = refused.map(|route| listener_name(**route)).collect();
+            if refused.is_empty() {
+                let count = pending.len();
+                waiting.push(format!("waiting for proxy {:?} to take {count} listeners", proxy.node));
+            } else {
+                waiting.push(format!("proxy {:?} refuses {}", proxy.node, refused.join(", ")));
+            }
+        }
+        waiting
+    }
+
+    /// How many listeners agents may use, and how many are wanted.
+    pub(super) fn progress(&self) -> (usize, usize) {
+        let working = self.lines.values().filter(|line| line.stage == Stage::Works).count();
+        (working, self.targets.len())
+    }
+
+    /// Do agents have a first view?
+    pub(super) fn is_open(&self) -> bool {
+        self.view.is_some()
+    }
+
+    fn want(&mut self, wanted: Option<Arc<MeshSnapshot>>) {
+        // A mesh that is gone keeps its domain and ranges until its services have left in order.
+        self.wanted = wanted.or_else(|| {
+            let last = self.wanted.as_deref()?;
+            Some(Arc::new(MeshSnapshot { services: BTreeMap::new(), ..last.clone() }))
+        });
+        self.targets = self.wanted.as_deref().map(targets::targets).unwrap_or_default();
+    }
+
+    fn proxies(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter().filter(|client| client.role == Role::Proxy)
+    }
+
+    /// Emits an action that changes resources of `kind`; all changes of one step share a generation.
+    fn emit(&mut self, step: &mut Step, kind: ResourceType, action: Action) -> u64 {
+        if !std::mem::replace(&mut step.changed[kind], true) {
+            self.generations[kind] += 1;
+        }
+        step.actions.push(action);
+        self.generations[kind]
+    }
+
+    fn set_clusters(&mut self, step: &mut Step, mesh: &MeshSnapshot) {
+        for (service, published) in &mesh.services {
+            let endpoints = &published.endpoints;
+            let known = self.clusters.get(service);
+            if known.is_some_and(|cluster| cluster.endpoints == *endpoints) {
+                continue;
+            }
+            let generation = match known {
+                Some(cluster) => cluster.generation,
+                None => {
+                    self.emit(step, ResourceType::Cluster, Action::SetCluster { service: service.clone() })
+                }
+            };
+            let set = Action::SetEndpoints { service: service.clone(), endpoints: endpoints.clone() };
+            self.emit(step, ResourceType::Endpoints, set);
+            self.clusters.insert(service.clone(), Cluster { generation, endpoints: endpoints.clone() });
+        }
+    }
+
+    fn drop_clusters(&mut self, step: &mut Step, mesh: &MeshSnapshot) {
+        if self.clusters.keys().all(|service| mesh.services.contains_key(service)) {
+            return;
+        }
+        let used: BTreeSet<&String> = self.lines.values().map(|line| &line.target.service).collect();
+        let dead = self.clusters.keys().filter(|s| !mesh.services.contains_key(*s) && !used.contains(s));
+        for service in dead.cloned().collect::<Vec<_>>() {
+            self.clusters.remove(&service);
+            self.emit(step, ResourceType::Cluster, Action::DropCluster { service: service.clone() });
+            self.emit(step, ResourceType::Endpoints, Action::DropEndpoints { service });
+        }
+    }
+
+    /// Gives agents a new view when what works has changed. The first one waits until everything has had its chance:
+    /// an agent that comes from an earlier control plane would take a part for the whole.
+    fn publish(&mut self, step: &mut Step, mesh: &MeshSnapshot, now: Instant) {
+        if self.view.is_none() && self.lines.iter().any(|(route, line)| self.holds_back(*route, line)) {
+            return;
+        }
+        let working =
+            self.lines.iter().filter(|(_, line)| line.stage == Stage::Works).map(|(route, _)| *route);
+        match targets::view(&self.name, mesh, working.collect()) {
+            Ok(view) if self.view.as_ref() == Some(&view) => self.refused = None,
+            Ok(view) => {
+                self.refused = None;
+                let first = self.view.is_none();
+                self.view = Some(view.clone());
+                let generation = self.emit(step, ResourceType::MeshView, Action::PublishView(view));
+                step.wake_at(now + AGENT_LIMIT);
+                if first {
+                    self.strangers = Strangers::LeftView { since: now, generation };
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if self.refused.as_ref() != Some(&reason) {
+                    step.actions.push(Action::Refuse { reason: reason.clone() });
+                }
+                self.refused = Some(reason);
+            }
+        }
+    }
+
+    fn holds_back(&self, route: Route, line: &Line) -> bool {
+        let refused = |proxy: &Client| {
+            proxy.refuses(ResourceType::Listener, &listener_name(route))
+                || proxy.refuses(ResourceType::Cluster, &line.target.service)
+        };
+        line.stage.is_before_works() && !self.proxies().any(refused)
+    }
+
+    fn advance_strangers(&mut self, step: &mut Step, now: Instant) {
+        match self.strangers {
+            Strangers::Unknown | Strangers::Released => {}
+            Strangers::LeftView { since, generation } => {
+                let views = (ResourceType::MeshView, generation);
+                if self.acknowledged(step, Role::Agent, views, since + AGENT_LIMIT, now) {
+                    let until = now + self.rest();
+                    step.wake_at(until);
+                    self.strangers = Strangers::Rest { until };
+                }
+            }
+            Strangers::Rest { until } if now >= until => {
+                self.strangers = Strangers::Released;
+                step.actions.push(Action::ReleaseStrangers);
+            }
+            Strangers::Rest { until } => step.wake_at(until),
+        }
+    }
+}
+
+impl Stage {
+    fn is_before_works(self) -> bool {
+        matches!(self, Self::AwaitsCluster { .. } | Self::AwaitsProxies { .. } | Self::Settles { .. })
+    }
+}
+
+impl Step {
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+}

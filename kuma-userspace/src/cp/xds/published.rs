@@ -1,0 +1,78 @@
+//! The resources of one view as they are published now. Keeps: each is encoded once, when its action comes in, and
+//! shared by all streams. Called by cp::xds (writing) and its streams (reading).
+
+use std::sync::Arc;
+
+use super::order::{Action, Step};
+use super::per_type::PerType;
+use crate::wire::envoy;
+use crate::wire::resource::{Resource, ResourceType, Resources};
+use crate::wire::view;
+
+/// The resources of one type.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Set {
+    /// Grows with each change.
+    pub(super) generation: u64,
+    /// Until something was decided nothing may be answered, least of all "there is none".
+    pub(super) decided: bool,
+    pub(super) resources: Resources,
+}
+
+/// The resources of all types.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Published {
+    pub(super) sets: PerType<Set>,
+    /// May a client be told to drop what an earlier control plane gave it?
+    pub(super) strangers_may_go: bool,
+}
+
+impl Published {
+    /// Has the mesh been seen at all?
+    pub(super) fn is_decided(&self) -> bool {
+        self.sets[ResourceType::Cluster].decided
+    }
+
+    /// Does what `step` says; actions that change no resource are left to the caller.
+    pub(super) fn apply(&mut self, step: &Step) {
+        for kind in ResourceType::ALL {
+            self.sets[kind].generation = step.generations[kind];
+            self.sets[kind].decided |= kind != ResourceType::MeshView;
+        }
+        for action in &step.actions {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::SetCluster { service } => self.set(ResourceType::Cluster, envoy::cluster(service)),
+            Action::DropCluster { service } => self.drop(ResourceType::Cluster, service),
+            Action::SetEndpoints { service, endpoints } => {
+                self.set(ResourceType::Endpoints, envoy::endpoints(service, endpoints));
+            }
+            Action::DropEndpoints { service } => self.drop(ResourceType::Endpoints, service),
+            Action::SetListener { route, service, codec } => {
+                self.set(ResourceType::Listener, envoy::outbound(*route, service, *codec));
+            }
+            Action::DropListener { route } => {
+                self.drop(ResourceType::Listener, &envoy::listener_name(*route))
+            }
+            Action::PublishView(mesh_view) => {
+                self.sets[ResourceType::MeshView].decided = true;
+                self.set(ResourceType::MeshView, view::encode(mesh_view));
+            }
+            Action::ReleaseStrangers => self.strangers_may_go = true,
+            Action::Overdue { .. } | Action::Refuse { .. } => {}
+        }
+    }
+
+    fn set(&mut self, kind: ResourceType, resource: Resource) {
+        let resources = Arc::make_mut(&mut self.sets[kind].resources);
+        resources.insert(resource.name.clone(), Arc::new(resource));
+    }
+
+    fn drop(&mut self, kind: ResourceType, name: &str) {
+        Arc::make_mut(&mut self.sets[kind].resources).remove(name);
+    }
+}

@@ -1,0 +1,154 @@
+//! Runs the order of each view: snapshots, ACKs and time go in, published state comes out. One task, no I/O.
+//! Called by cp::xds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use super::board::{Board, Note};
+use super::order::{Action, Event, Order, Step};
+use super::published::Published;
+use crate::cp::snapshot::{MeshSnapshot, Snapshot};
+use crate::rt::{Awaited, Drain, Ready};
+
+/// Sleeps that nothing interrupts end here; no deadline is missed by it.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+pub(super) struct Publisher {
+    board: Arc<Board>,
+    ready: Ready,
+    desks: BTreeMap<String, Desk>,
+}
+
+/// One view's work.
+struct Desk {
+    name: String,
+    order: Order,
+    wanted: Option<Arc<MeshSnapshot>>,
+    published: Arc<Published>,
+    wake: Option<Instant>,
+    /// Held until the first view is out.
+    awaited: Option<Awaited>,
+}
+
+impl Publisher {
+    pub(super) fn new(board: Arc<Board>, ready: Ready) -> Self {
+        Self { board, ready, desks: BTreeMap::new() }
+    }
+
+    pub(super) async fn run(mut self, mut snapshots: watch::Receiver<Arc<Snapshot>>, drain: Drain) {
+        let mut snapshot = snapshots.borrow_and_update().clone();
+        self.take_snapshot(&snapshot);
+        loop {
+            let wake = self.desks.values().filter_map(|desk| desk.wake).min();
+            let wake = wake.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP);
+            tokio::select! {
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        // Nothing new will come; what is published stays until the drain.
+                        drain.requested().await;
+                        return;
+                    }
+                    snapshot = snapshots.borrow_and_update().clone();
+                    self.take_snapshot(&snapshot);
+                }
+                () = self.board.changed() => self.take_clients(),
+                () = tokio::time::sleep_until(wake.into()) => self.take_time(),
+                () = drain.requested() => return,
+            }
+        }
+    }
+
+    fn take_snapshot(&mut self, snapshot: &Snapshot) {
+        for name in snapshot.meshes.keys() {
+            self.desks.entry(name.clone()).or_insert_with(|| Desk::new(name, &self.ready));
+        }
+        for desk in self.desks.values_mut() {
+            let mesh = snapshot.meshes.get(&desk.name);
+            if mesh != desk.wanted.as_deref() {
+                desk.wanted = mesh.cloned().map(Arc::new);
+                desk.step(&self.board, Event::Wanted(desk.wanted.clone()));
+            }
+        }
+        self.note_unknown();
+    }
+
+    fn take_clients(&mut self) {
+        for desk in self.desks.values_mut() {
+            desk.step(&self.board, Event::Clients(self.board.clients(&desk.name)));
+        }
+        self.note_unknown();
+    }
+
+    fn take_time(&mut self) {
+        let now = Instant::now();
+        for desk in self.desks.values_mut().filter(|desk| desk.wake.is_some_and(|wake| wake <= now)) {
+            desk.step(&self.board, Event::Time);
+        }
+    }
+
+    /// Somebody may be connected for a mesh that does not exist (yet).
+    fn note_unknown(&self) {
+        for view in self.board.views() {
+            if !self.desks.contains_key(&view) {
+                let waiting = vec![format!("mesh {view:?} does not exist: nothing is served until it does")];
+                self.board.note(&view, Note { waiting, ..Note::default() });
+            }
+        }
+    }
+}
+
+impl Desk {
+    fn new(name: &str, ready: &Ready) -> Self {
+        let awaited = ready.wait_for(format!("a proxy that takes the listeners of mesh {name:?}"));
+        Self {
+            name: name.into(),
+            order: Order::new(name),
+            wanted: None,
+            published: Arc::default(),
+            wake: None,
+            awaited: Some(awaited),
+        }
+    }
+
+    fn step(&mut self, board: &Board, event: Event) {
+        let step = self.order.step(event, Instant::now());
+        self.wake = step.wake;
+        self.report(&step);
+        if !step.actions.is_empty() || !self.published.is_decided() {
+            Arc::make_mut(&mut self.published).apply(&step);
+            board.publish(&self.name, self.published.clone());
+        }
+        let (working, wanted) = self.order.progress();
+        board.note(&self.name, Note { waiting: self.order.waiting(), working, wanted });
+        if self.order.is_open() {
+            self.awaited = None;
+        }
+    }
+
+    fn report(&self, step: &Step) {
+        let view = &self.name;
+        for action in &step.actions {
+            match action {
+                Action::Overdue { client, kind } => {
+                    let (client, kind) = (client.0, kind.word());
+                    warn!(
+                        view,
+                        client, kind, "a client does not acknowledge in time, the others go on without it"
+                    );
+                }
+                Action::Refuse { reason } => {
+                    warn!(view, reason, "the mesh cannot be published, agents keep what they have")
+                }
+                Action::PublishView(mesh_view) => {
+                    let (routes, names) = (mesh_view.routes.len(), mesh_view.names().len());
+                    debug!(view, routes, names, "publishing to agents");
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! One client's stream as a state machine: requests in, answers out. Pure. Keeps: a cluster's endpoints follow every
+//! change of the cluster; a type that we do not serve is answered too, so that nothing waits for it. Called by stream.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Sent,
+};
+use envoy_types::pb::google::protobuf::Any;
+
+use super::clients::{Progress, Refusal};
+use super::per_type::PerType;
+use super::published::Published;
+use super::subscription::{Answer, Source, Subscription};
+use crate::wire::envoy;
+use crate::wire::node::{Introduction, Role};
+use crate::wire::resource::{Resource, ResourceType};
+
+/// Answers about types that we do not serve, waiting to be sent.
+const MAX_FOREIGN: usize = 16;
+
+/// A client that asks faster for what we do not have than it reads the answers.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{MAX_FOREIGN} requests for types that are not served wait for their answer, {type_url:?} is one too many"
+)]
+pub(super) struct TooManyForeign {
+    type_url: String,
+}
+
+/// A refusal that is new.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) kind: ResourceType,
+    pub(super) name: String,
+    pub(super) refusal: Refusal,
+}
+
+/// What one client asked for and has.
+#[derive(Debug)]
+pub(super) struct Session {
+    subscriptions: PerType<Option<Subscription>>,
+    /// Listeners that depend on the client and not on the view.
+    own: Vec<Arc<Resource>>,
+    foreign: VecDeque<DeltaDiscoveryResponse>,
+    nonces: u64,
+}
+
+impl Session {
+    pub(super) fn new(introduction: &Introduction) -> Self {
+        let own = match introduction.role {
+            Role::Proxy => envoy::original_destination(introduction.outbound_port).map(Arc::new).into(),
+            Role::Agent => Vec::new(),
+        };
+        Self { subscriptions: PerType::default(), own, foreign: VecDeque::new(), nonces: 0 }
+    }
+
+    /// Takes a request in. Returns the refusals that are new.
+    ///
+    /// # Errors
+    /// A client that floods us with types that we do not serve.
+    pub(super) fn take(&mut self, mut request: DeltaDiscoveryRequest) -> Result<Vec<News>, TooManyForeign> {
+        let Some(kind) = ResourceType::of_url(&request.type_url) else {
+            self.take_foreign(request)?;
+            return Ok(Vec::new());
+        };
+        match &mut self.subscriptions[kind] {
+            none @ None => {
+                *none = Some(Subscription::open(&mut request));
+                Ok(Vec::new())
+            }
+            Some(subscription) => {
+                let news = subscription.take(request).into_iter();
+                Ok(news.map(|(name, refusal)| News { kind, name, refusal }).collect())
+            }
+        }
+    }
+
+    /// The next answer, if there is something to tell.
+    pub(super) fn next(&mut self, published: &Published) -> Option<DeltaDiscoveryResponse> {
+        if let Some(foreign) = self.foreign.pop_front() {
+            return Some(foreign);
+        }
+        ResourceType::ALL.into_iter().find_map(|kind| self.next_of(kind, published))
+    }
+
+    /// What the client has acknowledged and refused.
+    pub(super) fn progress(&self) -> Progress {
+        let mut progress = Progress::default();
+        for kind in ResourceType::ALL {
+            let Some(subscription) = &self.subscriptions[kind] else { continue };
+            progress.acked[kind] = subscription.acked();
+            let refused = subscription.refused().iter();
+            progress.refused.extend(refused.map(|(name, refusal)| ((kind, name.clone()), refusal.clone())));
+        }
+        progress
+    }
+
+    fn next_of(&mut self, kind: ResourceType, published: &Published) -> Option<DeltaDiscoveryResponse> {
+        let own = if kind == ResourceType::Listener { self.own.as_slice() } else { &[] };
+        let source = Source { set: &published.sets[kind], own, strangers_may_go: published.strangers_may_go };
+        let nonces = &mut self.nonces;
+        let subscription = self.subscriptions[kind].as_mut()?;
+        let (nonce, answer) = subscription.next(&source, || next_nonce(nonces))?;
+        if kind == ResourceType::Cluster {
+            // Envoy does not ask again for endpoints that it follows already, and a changed cluster waits for them
+            // 15 seconds (envoyproxy/envoy issues 13009 and 47302).
+            if let Some(endpoints) = &mut self.subscriptions[ResourceType::Endpoints] {
+                endpoints.forget(answer.changed.iter().map(|cluster| &cluster.name));
+            }
+        }
+        Some(response(kind, nonce, answer))
+    }
+
+    fn take_foreign(&mut self, request: DeltaDiscoveryRequest) -> Result<(), TooManyForeign> {
+        let names = request.resource_names_subscribe;
+        let is_acknowledgement = names.is_empty() && !request.response_nonce.is_empty();
+        if is_acknowledgement {
+            return Ok(());
+        }
+        let type_url = request.type_url;
+        if self.foreign.len() == MAX_FOREIGN {
+            return Err(TooManyForeign { type_url });
+        }
+        let nonce = next_nonce(&mut self.nonces);
+        let absent =
+            DeltaDiscoveryResponse { type_url, removed_resources: names, nonce, ..Default::default() };
+        self.foreign.push_back(absent);
+        Ok(())
+    }
+}
+
+fn next_nonce(nonces: &mut u64) -> String {
+    *nonces += 1;
+    nonces.to_string()
+}
+
+fn response(kind: ResourceType, nonce: String, answer: Answer) -> DeltaDiscoveryResponse {
+    let sent = |resource: &Arc<Resource>| Sent {
+        name: resource.name.clone(),
+        version: resource.version.clone(),
+        resource: Some(Any { type_url: kind.url().into(), value: resource.body.to_vec() }),
+        ..Sent::default()
+    };
+    DeltaDiscoveryResponse {
+        type_url: kind.url().into(),
+        nonce,
+        resources: answer.changed.iter().map(sent).collect(),
+        removed_resources: answer.removed,
+        ..DeltaDiscoveryResponse::default()
+    }
+}

@@ -1,0 +1,145 @@
+//! One delta stream: moves requests into the session and its answers out. Driven by its reader: a client that does not
+//! read costs nothing, and finds the newest state when it reads again. Called by cp::xds for each stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use futures_util::stream::{Stream, unfold};
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::board::{Board, Seat};
+use super::clients::Progress;
+use super::session::{News, Session};
+use crate::rt::Drain;
+use crate::wire::node::Introduction;
+
+/// How long a client may take to introduce itself.
+const INTRODUCTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// The answers to `requests`, until one side ends.
+pub(super) fn serve(
+    board: Arc<Board>,
+    requests: Streaming<DeltaDiscoveryRequest>,
+    drain: Drain,
+) -> impl Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send {
+    let opening = State::Opening { board, requests: Box::new(requests), drain };
+    unfold(opening, |state| async move {
+        match advance(state).await {
+            Ok((response, open)) => Some((Ok(response), State::Open(open))),
+            Err(End::Quiet) => None,
+            Err(End::Failed(status)) => Some((Err(status), State::Ended)),
+        }
+    })
+}
+
+enum State {
+    Opening { board: Arc<Board>, requests: Box<Streaming<DeltaDiscoveryRequest>>, drain: Drain },
+    Open(Box<Open>),
+    Ended,
+}
+
+struct Open {
+    introduction: Introduction,
+    session: Session,
+    seat: Seat,
+    requests: Box<Streaming<DeltaDiscoveryRequest>>,
+    drain: Drain,
+    reported: Progress,
+}
+
+/// Why a stream is over.
+enum End {
+    /// The client left.
+    Quiet,
+    Failed(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Failed(status)
+    }
+}
+
+async fn advance(state: State) -> Result<(DeltaDiscoveryResponse, Box<Open>), End> {
+    let mut open = match state {
+        State::Opening { board, requests, drain } => Box::new(introduce(&board, requests, drain).await?),
+        State::Open(open) => open,
+        State::Ended => return Err(End::Quiet),
+    };
+    let response = open.next_response().await?;
+    Ok((response, open))
+}
+
+async fn introduce(
+    board: &Arc<Board>,
+    mut requests: Box<Streaming<DeltaDiscoveryRequest>>,
+    drain: Drain,
+) -> Result<Open, End> {
+    let first = tokio::time::timeout(INTRODUCTION_LIMIT, requests.message()).await;
+    let late =
+        |_elapsed| Status::deadline_exceeded("no first request came: its node says which view is wanted");
+    let first = first.map_err(late)?.map_err(|_broken| End::Quiet)?.ok_or(End::Quiet)?;
+    let node = first.node.clone().unwrap_or_default();
+    let introduction =
+        Introduction::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let seat = board.join(&introduction).map_err(|full| Status::resource_exhausted(full.to_string()))?;
+    let Introduction { id, role, view, .. } = &introduction;
+    info!(node = %id, role = role.word(), view, "xDS client connected");
+    let session = Session::new(&introduction);
+    let mut open = Open { introduction, session, seat, requests, drain, reported: Progress::default() };
+    open.take(first)?;
+    Ok(open)
+}
+
+impl Open {
+    /// Waits until there is something to tell. Cancelled when the client is gone: nothing is lost by that.
+    async fn next_response(&mut self) -> Result<DeltaDiscoveryResponse, End> {
+        loop {
+            let published = self.seat.published.borrow_and_update().clone();
+            let response = self.session.next(&published);
+            self.report();
+            if let Some(response) = response {
+                let (changed, removed) = (response.resources.len(), response.removed_resources.len());
+                debug!(node = %self.introduction.id, kind = %response.type_url, changed, removed, "sending");
+                return Ok(response);
+            }
+            tokio::select! {
+                request = self.requests.message() => match request {
+                    Ok(Some(request)) => self.take(request)?,
+                    Ok(None) | Err(_) => return Err(End::Quiet),
+                },
+                changed = self.seat.published.changed() => changed.map_err(|_closed| End::Quiet)?,
+                () = self.drain.requested() => {
+                    return Err(Status::unavailable("the control plane is ending").into());
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), End> {
+        let news =
+            self.session.take(request).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        for News { kind, name, refusal } in news {
+            let (node, kind, reason) = (&self.introduction.id, kind.word(), &refusal.reason);
+            warn!(%node, kind, name, version = refusal.version, reason, "a client refused a resource");
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) {
+        let progress = self.session.progress();
+        if progress != self.reported {
+            self.reported = progress.clone();
+            self.seat.report(progress);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Introduction { id, role, view, .. } = &self.introduction;
+        info!(node = %id, role = role.word(), view, "xDS client is gone");
+    }
+}

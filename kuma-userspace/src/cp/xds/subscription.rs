@@ -1,0 +1,250 @@
+//! One resource type on one stream: what the client asked for, what it has, what it must be told next. Pure.
+//! Keeps: one answer at a time, made from the newest state, so a slow client costs one pending answer and no queue;
+//! every name that was asked for is answered. Called by session.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+
+use super::clients::Refusal;
+use super::nack;
+use super::published::Set;
+use crate::wire::resource::Resource;
+
+/// The subscription to everything.
+const WILDCARD: &str = "*";
+
+/// What the client is told next.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) changed: Vec<Arc<Resource>>,
+    pub(super) removed: Vec<String>,
+}
+
+/// An answer that the client has not acknowledged yet.
+#[derive(Debug)]
+struct InFlight {
+    nonce: String,
+    generation: u64,
+    changed: Vec<Arc<Resource>>,
+    removed: Vec<String>,
+}
+
+/// A type that the client has asked for.
+#[derive(Debug, Default)]
+pub(super) struct Subscription {
+    wildcard: bool,
+    names: BTreeSet<String>,
+    /// What the client has, name to version.
+    held: HashMap<String, String>,
+    /// Those of `held` that an earlier stream gave it.
+    strangers: BTreeSet<String>,
+    /// Names that it asked for and was told do not exist.
+    told_absent: BTreeSet<String>,
+    refused: BTreeMap<String, Refusal>,
+    /// Resources of a refused message that named none: each goes alone until the bad one is found.
+    suspects: BTreeSet<String>,
+    in_flight: Option<InFlight>,
+    /// Up to which generation the client has been answered, and has acknowledged.
+    acked: u64,
+    /// Even an empty answer counts: the first one ends the client's initial fetch.
+    greeted: bool,
+    /// The state that was compared last, when nothing was to be told: it need not be compared again.
+    up_to_date_with: Option<(u64, bool)>,
+}
+
+/// What is to be told from, besides the subscription itself.
+pub(super) struct Source<'a> {
+    pub(super) set: &'a Set,
+    /// Resources of this client alone.
+    pub(super) own: &'a [Arc<Resource>],
+    pub(super) strangers_may_go: bool,
+}
+
+impl Subscription {
+    /// Takes in the first request of this type: it may say what the client still has from an earlier stream.
+    pub(super) fn open(request: &mut DeltaDiscoveryRequest) -> Self {
+        let wildcard = request.resource_names_subscribe.is_empty();
+        let mut subscription = Self { wildcard, ..Self::default() };
+        subscription.subscribe(std::mem::take(&mut request.resource_names_subscribe));
+        subscription.held = std::mem::take(&mut request.initial_resource_versions);
+        subscription.strangers = subscription.held.keys().cloned().collect();
+        subscription
+    }
+
+    /// Takes in a later request. Returns the refusals that are new.
+    pub(super) fn take(&mut self, request: DeltaDiscoveryRequest) -> Vec<(String, Refusal)> {
+        self.up_to_date_with = None;
+        let mut news = Vec::new();
+        if let Some(answered) = self.in_flight.take_if(|in_flight| in_flight.nonce == request.response_nonce)
+        {
+            match request.error_detail {
+                None => self.acked = answered.generation,
+                Some(error) => news = self.refuse(answered, &error.message),
+            }
+        }
+        self.unsubscribe(&request.resource_names_unsubscribe);
+        self.subscribe(request.resource_names_subscribe);
+        news
+    }
+
+    /// Whatever these names are, they are sent again.
+    pub(super) fn forget<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        self.up_to_date_with = None;
+        for name in names {
+            self.held.remove(name);
+        }
+    }
+
+    /// The next answer, if there is something to tell and the last one is acknowledged.
+    pub(super) fn next(
+        &mut self,
+        source: &Source<'_>,
+        nonce: impl FnOnce() -> String,
+    ) -> Option<(String, Answer)> {
+        let compared = (source.set.generation, source.strangers_may_go);
+        if self.in_flight.is_some() || !source.set.decided || self.up_to_date_with == Some(compared) {
+            return None;
+        }
+        let suspect = self.next_suspect(source);
+        // A suspect goes alone and completes nothing.
+        let (generation, changed, removed) = match suspect {
+            Some(suspect) => (self.acked, vec![suspect], Vec::new()),
+            None => (source.set.generation, self.changed(source), self.removed(source)),
+        };
+        if changed.is_empty() && removed.is_empty() && self.greeted {
+            self.acked = generation;
+            self.up_to_date_with = Some(compared);
+            return None;
+        }
+        self.greeted = true;
+        self.record(&changed, &removed);
+        let nonce = nonce();
+        let (sent, gone) = (changed.clone(), removed.clone());
+        self.in_flight = Some(InFlight { nonce: nonce.clone(), generation, changed: sent, removed: gone });
+        Some((nonce, Answer { changed, removed }))
+    }
+
+    /// Up to which generation the client has everything.
+    pub(super) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// What the client does not take.
+    pub(super) fn refused(&self) -> &BTreeMap<String, Refusal> {
+        &self.refused
+    }
+
+    fn subscribe(&mut self, names: Vec<String>) {
+        for name in names {
+            if name == WILDCARD {
+                self.wildcard = true;
+                continue;
+            }
+            // Asking again means: send it again (xDS protocol, "subscribing to resources").
+            self.held.remove(&name);
+            self.told_absent.remove(&name);
+            self.names.insert(name);
+        }
+    }
+
+    fn unsubscribe(&mut self, names: &[String]) {
+        for name in names {
+            if name == WILDCARD {
+                self.wildcard = false;
+                self.held.retain(|held, _| self.names.contains(held));
+                continue;
+            }
+            self.names.remove(name);
+            self.told_absent.remove(name);
+            if !self.wildcard {
+                self.held.remove(name);
+            }
+        }
+    }
+
+    fn refuse(&mut self, answered: InFlight, text: &str) -> Vec<(String, Refusal)> {
+        let names = answered.changed.iter().map(|resource| resource.name.as_str());
+        let verdict = nack::read(text, names);
+        let mut news = Vec::new();
+        for resource in &answered.changed {
+            if verdict.refused.contains(&resource.name) {
+                let refusal = Refusal { version: resource.version.clone(), reason: text.into() };
+                self.refused.insert(resource.name.clone(), refusal.clone());
+                news.push((resource.name.clone(), refusal));
+            } else if !verdict.others_taken {
+                self.held.remove(&resource.name);
+                if verdict.refused.is_empty() {
+                    self.suspects.insert(resource.name.clone());
+                }
+            }
+        }
+        if verdict.others_taken || answered.changed.len() == verdict.refused.len() {
+            self.acked = answered.generation;
+        }
+        if !verdict.others_taken {
+            // Their removal was not taken either; an unknown version says that the client has them.
+            self.held.extend(answered.removed.into_iter().map(|name| (name, String::new())));
+        }
+        news
+    }
+
+    fn changed(&self, source: &Source<'_>) -> Vec<Arc<Resource>> {
+        let published = &source.set.resources;
+        if self.wildcard {
+            return source.own.iter().chain(published.values()).filter(|r| self.lacks(r)).cloned().collect();
+        }
+        let own = source.own.iter().filter(|resource| self.names.contains(&resource.name));
+        let asked = self.names.iter().filter_map(|name| published.get(name));
+        own.chain(asked).filter(|resource| self.lacks(resource)).cloned().collect()
+    }
+
+    fn next_suspect(&mut self, source: &Source<'_>) -> Option<Arc<Resource>> {
+        while let Some(name) = self.suspects.pop_first() {
+            let own = source.own.iter().find(|resource| resource.name == name);
+            if let Some(resource) = own.or_else(|| source.set.resources.get(&name)) {
+                return Some(resource.clone());
+            }
+        }
+        None
+    }
+
+    fn lacks(&self, resource: &Resource) -> bool {
+        let holds = self.held.get(&resource.name).is_some_and(|version| *version == resource.version);
+        let refuses =
+            self.refused.get(&resource.name).is_some_and(|refusal| refusal.version == resource.version);
+        !holds && !refuses
+    }
+
+    fn removed(&self, source: &Source<'_>) -> Vec<String> {
+        let exists = |name: &str| {
+            source.set.resources.contains_key(name) || source.own.iter().any(|resource| resource.name == name)
+        };
+        let kept = |name: &str| !source.strangers_may_go && self.strangers.contains(name);
+        let mut removed: Vec<String> =
+            self.held.keys().filter(|name| !exists(name) && !kept(name)).cloned().collect();
+        let absent = self.names.iter().filter(|&name| {
+            !exists(name) && !kept(name) && !self.told_absent.contains(name) && !self.held.contains_key(name)
+        });
+        removed.extend(absent.cloned());
+        removed
+    }
+
+    fn record(&mut self, changed: &[Arc<Resource>], removed: &[String]) {
+        for resource in changed {
+            self.held.insert(resource.name.clone(), resource.version.clone());
+            self.strangers.remove(&resource.name);
+            self.told_absent.remove(&resource.name);
+            self.refused.remove(&resource.name);
+        }
+        for name in removed {
+            self.held.remove(name);
+            self.strangers.remove(name);
+            self.refused.remove(name);
+            if self.names.contains(name) {
+                self.told_absent.insert(name.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The bootstrap of an Envoy of ours: where the xDS server and the admin port are, and nothing about the mesh.
+//! Keeps: the stats that Envoy itself needs are kept, and the few that operators need. Called by agent::proxy.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::wire::node::{Introduction, META_OUTBOUND_PORT, META_ROLE, META_VIEW};
+
+/// Stats that are kept; all others would cost memory and CPU for each VIP. Envoy's CDS stands still for ever when
+/// `cluster_manager.` is missing (envoyproxy/envoy issue 28179).
+const KEPT_STAT_PREFIXES: [&str; 4] = ["cluster_manager.", "listener_manager.", "control_plane.", "server."];
+/// Connections that were meant for no VIP.
+const KEPT_STAT_SUFFIX: &str = ".no_filter_chain_match";
+
+/// What a bootstrap depends on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bootstrap {
+    pub node: Introduction,
+    pub xds: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Bootstrap {
+    /// The text for Envoy's `--config-yaml`: JSON, which is YAML.
+    pub fn to_yaml(&self) -> String {
+        let node = &self.node;
+        let ads = json!({"resource_api_version": "V3", "ads": {}});
+        let kept = KEPT_STAT_PREFIXES.iter().map(|prefix| json!({"prefix": prefix}));
+        let kept: Vec<Value> = kept.chain([json!({"suffix": KEPT_STAT_SUFFIX})]).collect();
+        json!({
+            "node": {
+                "id": node.id,
+                "cluster": node.view,
+                "metadata": {
+                    META_ROLE: node.role.word(),
+                    META_VIEW: node.view,
+                    META_OUTBOUND_PORT: node.outbound_port.get(),
+                },
+            },
+            "dynamic_resources": {
+                "ads_config": {
+                    "api_type": "DELTA_GRPC",
+                    "transport_api_version": "V3",
+                    "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+                    "set_node_on_first_message_only": true,
+                },
+                "lds_config": ads,
+                "cds_config": ads,
+            },
+            "static_resources": {"clusters": [xds_cluster(self.xds)]},
+            "admin": {"address": address(self.admin)},
+            "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": kept}}},
+            "layered_runtime": {"layers": [{
+                "name": "ours",
+                // Said outright, or Envoy warns at every start that no limit is set.
+                "static_layer": {"overload.global_downstream_max_connections": MAX_CONNECTIONS},
+            }]},
+        })
+        .to_string()
+    }
+}
+
+const XDS_CLUSTER: &str = "kuma-dns-xds";
+/// Connections of all workloads through one proxy.
+const MAX_CONNECTIONS: u32 = 1_000_000;
+
+fn xds_cluster(xds: SocketAddr) -> Value {
+    let endpoint = json!({"endpoint": {"address": address(xds)}});
+    let http2 = json!({
+        // A control plane that died without a word is noticed and dialled again.
+        "connection_keepalive": {"interval": "30s", "timeout": "5s"},
+    });
+    json!({
+        "name": XDS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": XDS_CLUSTER,
+            "endpoints": [{"lb_endpoints": [endpoint]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": http2},
+            },
+        },
+    })
+}
+
+fn address(socket: SocketAddr) -> Value {
+    json!({"socket_address": {"address": socket.ip().to_string(), "port_value": socket.port()}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::view::Port;
+    use crate::wire::node::Role;
+
+    #[test]
+    fn a_bootstrap_says_whose_view_it_wants_and_keeps_the_stats_that_envoy_needs() {
+        let (role, view, outbound_port) = (Role::Proxy, "default".into(), Port::new(15001));
+        let node = Introduction { id: "proxy-1".into(), role, view, outbound_port };
+        let (xds, admin) = ("127.0.0.1:5678".parse().unwrap(), "127.0.0.1:9901".parse().unwrap());
+        let text = Bootstrap { node, xds, admin }.to_yaml();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["node"]["metadata"]["kuma-dns.view"], "default");
+        assert_eq!(value["node"]["metadata"]["kuma-dns.outbound-port"], 15001);
+        assert!(text.contains(r#"{"prefix":"cluster_manager."}"#));
+    }
+}
