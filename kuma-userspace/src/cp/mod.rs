@@ -1,4 +1,194 @@
-//! The control plane: services in, VIPs and names allocated and stored, xDS out.
+//! The control plane: services in, VIPs and names allocated and stored, xDS out. In reading order:
+//!
+//! - [`resources`], [`settings`], [`yaml`], [`violation`]: files to checked resources, every mistake with its place.
+//! - [`watch`]: edits of those files.
+//! - [`names`], [`allocator`], [`record`], [`clock`]: the rules, pure.
+//! - [`store`]: what must survive a restart.
+//! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
+//! - [`xds`]: the snapshot to proxies and agents, in the right order.
+//!
+//! Keeps: persist before publish. Called by cli.
 
+pub mod allocator;
+pub mod clock;
+pub mod names;
+pub mod publish;
+pub mod record;
+pub mod resources;
+pub mod settings;
 pub mod snapshot;
+pub mod status;
+pub mod store;
+pub mod violation;
+pub mod watch;
 pub mod xds;
+pub mod yaml;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch as channel;
+
+pub use self::status::Status;
+pub use self::violation::{Invalid, Violation};
+
+use self::publish::{Publish, Publisher};
+use self::resources::{Resources, files};
+use self::settings::Settings;
+use self::snapshot::Snapshot;
+use self::status::StatusCell;
+use self::store::{Embedded, StoreError};
+use self::watch::Watch;
+use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
+
+/// What the control plane is told from outside.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Resource files and directories of them; they are followed.
+    pub files: Vec<PathBuf>,
+    /// Where the VIPs are stored.
+    pub data: PathBuf,
+    /// Where proxies and agents connect.
+    pub xds: SocketAddr,
+}
+
+/// What the files hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Summary {
+    pub settings: Settings,
+    pub meshes: BTreeSet<String>,
+    pub services: usize,
+    pub endpoints: usize,
+}
+
+/// Why the control plane cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Xds(#[from] xds::Error),
+    #[error("opening the control plane panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Reads resource files and says what is in them, or everything that is wrong. Nothing is started or stored.
+///
+/// # Errors
+/// Every mistake in every file.
+pub fn check(files: &[PathBuf]) -> Result<Summary, Invalid> {
+    let Resources { settings, services } = resources::read(files)?;
+    Ok(Summary {
+        settings,
+        meshes: services.keys().map(|key| key.mesh.to_string()).collect(),
+        services: services.len(),
+        endpoints: services.values().map(|service| service.endpoints.len()).sum(),
+    })
+}
+
+/// Runs a control plane until the drain is asked for.
+///
+/// # Errors
+/// See [`Error`]; bad files, a store in use and a port in use are found before anything is served.
+pub async fn run(config: Config, drain: Drain, ready: Ready) -> Result<(), Error> {
+    ControlPlane::open(config, &ready).await?.run(drain).await
+}
+
+/// A control plane that has read its files, opened its store, allocated every VIP and taken its port, and serves nobody
+/// yet.
+pub struct ControlPlane {
+    publish: Publish,
+    watch: Watch,
+    xds: xds::Server,
+    status: StatusCell,
+}
+
+impl ControlPlane {
+    /// Reads, checks, takes the port, opens the store, allocates. `ready` waits for VIPs, and then for the first proxy.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open(config: Config, ready: &Ready) -> Result<Self, Error> {
+        let awaited = ready.wait_for("the VIPs of the resource files");
+        let Config { files: paths, data, xds } = config;
+        // Taken before reading: an edit in between is seen by the watch.
+        let (paths, seen, resources) = blocking(move || {
+            let seen = files::fingerprint(&paths);
+            let resources = resources::read(&paths)?;
+            Ok((paths, seen, resources))
+        })
+        .await?;
+        let xds = xds::Server::bind(xds).await?.with_ready(ready.clone());
+        let status = StatusCell::default();
+        status.update(|status| status.files.clone_from(&paths));
+        let (sender, receiver) = channel::channel(Arc::new(resources));
+        let reported = status.clone();
+        let publish = blocking(move || {
+            let store = Embedded::open(&data)?;
+            let publisher = Publisher::open(Box::new(store), &receiver.borrow().settings)?;
+            Ok(Publish::first(publisher, receiver, reported)?)
+        })
+        .await?;
+        drop(awaited);
+        let watch = Watch { paths, seen, resources: sender, status: status.clone() };
+        Ok(Self { publish, watch, xds, status })
+    }
+
+    /// What is decided and stored, now and from now on.
+    pub fn snapshots(&self) -> channel::Receiver<Arc<Snapshot>> {
+        self.publish.snapshots.subscribe()
+    }
+
+    /// Where proxies and agents connect: the port that was taken when 0 was asked for.
+    pub fn xds_addr(&self) -> SocketAddr {
+        self.xds.local_addr()
+    }
+
+    /// Who is connected and what is awaited of whom, now and at any later time.
+    pub fn xds_status(&self) -> xds::StatusReader {
+        self.xds.status()
+    }
+
+    /// How it goes, now and from now on.
+    pub fn status(&self) -> channel::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Follows the files and publishes until the drain is asked for.
+    ///
+    /// # Errors
+    /// The first task that fails.
+    pub async fn run(self, drain: Drain) -> Result<(), Error> {
+        let snapshots = self.snapshots();
+        let (trigger, own) = Drain::pair();
+        let mut tasks = Tasks::new(trigger.clone(), own.clone());
+        tasks.spawn("drain relay", relay(drain, trigger, own.clone()));
+        tasks.spawn("watch", self.watch.run(own.clone()));
+        tasks.spawn("publish", self.publish.run(own.clone()));
+        tasks.spawn("xds", self.xds.run(snapshots, own));
+        Ok(tasks.run().await?)
+    }
+}
+
+/// Runs what reads and writes files on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::Panicked)?
+}
+
+/// Passes the outer request on to our own tasks, which also end when one of them does.
+async fn relay(outer: Drain, trigger: DrainTrigger, own: Drain) -> Result<(), std::convert::Infallible> {
+    tokio::select! {
+        () = outer.requested() => trigger.request(),
+        () = own.requested() => {}
+    }
+    own.requested().await;
+    Ok(())
+}

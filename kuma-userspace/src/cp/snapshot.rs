@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use ipnetwork::IpNetwork;
 
 use crate::model::name::Hostname;
+pub use crate::model::resource::Protocol;
 use crate::model::view::{Addresses, Port};
 
 /// All meshes at one moment; sent through a `watch` channel as an `Arc`.
@@ -35,12 +36,4 @@ pub struct PublishedService {
     /// The ports that its VIPs listen on; Kuma's `serviceVipPort` (80) is one of them.
     pub ports: BTreeSet<Port>,
     pub endpoints: BTreeSet<SocketAddr>,
-}
-
-/// How the proxy handles a service's connections (Kuma's `kuma.io/protocol` tag).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Protocol {
-    #[default]
-    Tcp,
-    Http,
 }

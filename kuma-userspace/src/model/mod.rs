@@ -3,4 +3,5 @@
 pub mod datapath;
 pub mod instance;
 pub mod name;
+pub mod resource;
 pub mod view;

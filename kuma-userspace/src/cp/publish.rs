@@ -1,0 +1,310 @@
+//! Resources to snapshots: names, VIPs, the store, then everybody who listens.
+//! Keeps: persist before publish (what the store refused nobody hears of); a failure costs time, not VIPs: the state is read
+//! back from the store and the change tried again. Called by cp (open, tasks).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
+
+use super::allocator::{Allocator, Doubled, Family, Lost};
+use super::clock::Clock;
+use super::names::{self, Names};
+use super::resources::Resources;
+use super::settings::{Pools, Settings};
+use super::snapshot::{MeshSnapshot, PublishedService, Snapshot};
+use super::status::{self, StatusCell};
+use super::store::{Loaded, Quarantined, Store, StoreError};
+use crate::model::resource::{DEFAULT_MESH, Service, ServiceKey};
+use crate::model::view::Addresses;
+use crate::rt::Drain;
+
+/// First wait after the store failed; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Decides and stores; knows no task and no channel. Calls block.
+pub(super) struct Publisher {
+    store: Box<dyn Store>,
+    clock: Clock,
+    allocator: Allocator,
+    pools: Pools,
+    rest_secs: u64,
+    quarantined: Vec<Quarantined>,
+    /// Meshes that somebody may have a view of: they stay, if only empty, so that removals reach him.
+    meshes: BTreeSet<Arc<str>>,
+    /// The allocator is ahead of the store, which refused its last step.
+    stale: bool,
+}
+
+/// What is known to everybody once it is sent.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) snapshot: Snapshot,
+    conflicts: Vec<status::Conflict>,
+    /// When rested addresses can help services without one.
+    again_in: Option<Duration>,
+}
+
+impl Publisher {
+    pub(super) fn open(mut store: Box<dyn Store>, settings: &Settings) -> Result<Self, StoreError> {
+        let loaded = store.load()?;
+        let clock = Clock::start(SystemTime::now(), &loaded.records);
+        let (pools, rest_secs) = (settings.pools, settings.rest_secs);
+        let (allocator, quarantined) = take_up(loaded, pools, rest_secs, clock.now_secs());
+        let meshes = BTreeSet::from([DEFAULT_MESH.into()]);
+        Ok(Self { store, clock, allocator, pools, rest_secs, quarantined, meshes, stale: false })
+    }
+
+    /// Gives every service its VIPs and stores them.
+    pub(super) fn publish(&mut self, resources: &Resources) -> Result<Published, StoreError> {
+        let now_secs = self.clock.now_secs();
+        self.follow(&resources.settings, now_secs)?;
+        let changes = self.allocator.step(&resources.services, now_secs);
+        if !changes.is_empty() {
+            self.stale = true;
+            self.store.commit(&changes)?;
+            self.stale = false;
+            debug!(stored = changes.puts.len(), deleted = changes.deletes.len(), "VIPs stored");
+        }
+        let (snapshot, conflicts) = self.snapshot(resources);
+        let again_in = self.allocator.next_free_secs().map(|at_secs| at_secs.saturating_sub(now_secs).max(1));
+        Ok(Published { snapshot, conflicts, again_in: again_in.map(Duration::from_secs) })
+    }
+
+    /// Makes the allocator fit the store and the settings.
+    fn follow(&mut self, settings: &Settings, now_secs: u64) -> Result<(), StoreError> {
+        let (pools, rest_secs) = (settings.pools, settings.rest_secs);
+        if self.stale {
+            let loaded = self.store.load()?;
+            (self.allocator, self.quarantined) = take_up(loaded, pools, rest_secs, now_secs);
+            self.stale = false;
+        } else if (pools, rest_secs) != (self.pools, self.rest_secs) {
+            warn_doubled(&self.allocator.reconfigure(pools, rest_secs, now_secs));
+        }
+        (self.pools, self.rest_secs) = (pools, rest_secs);
+        Ok(())
+    }
+
+    fn snapshot(&mut self, resources: &Resources) -> (Snapshot, Vec<status::Conflict>) {
+        let mut by_mesh: BTreeMap<Arc<str>, Vec<(&ServiceKey, &Service)>> = BTreeMap::new();
+        for (key, service) in &resources.services {
+            by_mesh.entry(key.mesh.clone()).or_default().push((key, service));
+        }
+        self.meshes.extend(by_mesh.keys().cloned());
+        let (mut snapshot, mut conflicts) = (Snapshot::default(), Vec::new());
+        for mesh in &self.meshes {
+            let services = by_mesh.remove(mesh).unwrap_or_default();
+            let names =
+                names::of_mesh(&resources.settings.domain, services.iter().map(|(key, _)| &*key.service));
+            let published = self.mesh_snapshot(&resources.settings, &services, &names);
+            snapshot.meshes.insert(mesh.to_string(), published);
+            conflicts.extend(names.conflicts.into_iter().map(|conflict| status::Conflict {
+                mesh: mesh.to_string(),
+                name: conflict.name.to_string(),
+                winner: conflict.winner,
+                loser: conflict.loser,
+            }));
+        }
+        (snapshot, conflicts)
+    }
+
+    /// Services without an address are left out: there is nothing to say about them yet.
+    fn mesh_snapshot(
+        &self,
+        settings: &Settings,
+        services: &[(&ServiceKey, &Service)],
+        names: &Names,
+    ) -> MeshSnapshot {
+        let published = services.iter().filter_map(|(key, service)| {
+            let vips = self.allocator.addresses(key);
+            let published = PublishedService {
+                protocol: service.protocol,
+                hostnames: names.by_service.get(&*key.service).cloned().unwrap_or_default(),
+                vips,
+                ports: BTreeSet::from([settings.service_vip_port]),
+                endpoints: service.endpoints.clone(),
+            };
+            (vips != Addresses::default()).then(|| (key.service.to_string(), published))
+        });
+        MeshSnapshot {
+            domain: settings.domain.clone(),
+            ttl_secs: settings.ttl_secs,
+            ranges: settings.pools.ranges(),
+            services: published.collect(),
+        }
+    }
+
+    /// Everything about the last change that an operator may want to know.
+    pub(super) fn report(&self, resources: &Resources, published: &Published, cell: &StatusCell) {
+        let starving = self.allocator.starving().iter().map(|starving| status::Starving {
+            mesh: starving.service.mesh.to_string(),
+            service: starving.service.service.to_string(),
+            family: family_name(starving.family),
+        });
+        let pools = self.allocator.fill().into_iter().map(|fill| status::Pool {
+            range: match fill.family {
+                Family::V4 => self.pools.v4.map(|pool| pool.to_string()),
+                Family::V6 => self.pools.v6.map(|pool| pool.to_string()),
+            }
+            .unwrap_or_default(),
+            size: fill.size.to_string(),
+            held: fill.held,
+            resting: fill.resting,
+        });
+        let quarantined = self.quarantined.iter().map(|record| status::Quarantined {
+            key: record.key.clone(),
+            since_secs: record.since_secs,
+            reason: record.reason.clone(),
+        });
+        let (starving, pools, quarantined) = (starving.collect(), pools.collect(), quarantined.collect());
+        cell.update(|status| {
+            status.services = resources.services.len();
+            status.published = published.snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
+            status.store_error = None;
+            status.conflicts = published.conflicts.clone();
+            status.starving = starving;
+            status.quarantined = quarantined;
+            status.pools = pools;
+        });
+    }
+}
+
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// The allocator that fits what the store holds.
+fn take_up(loaded: Loaded, pools: Pools, rest_secs: u64, now_secs: u64) -> (Allocator, Vec<Quarantined>) {
+    for record in &loaded.quarantined {
+        warn!(
+            key = record.key,
+            reason = record.reason,
+            "a damaged record was set aside, its service gets new VIPs"
+        );
+    }
+    let since_secs = loaded.quarantined.iter().map(|record| record.since_secs).max().unwrap_or(0);
+    let lost = Lost { records: loaded.quarantined.len(), since_secs };
+    let (allocator, doubled) = Allocator::restore(pools, rest_secs, loaded.records, lost, now_secs);
+    warn_doubled(&doubled);
+    (allocator, loaded.quarantined)
+}
+
+fn warn_doubled(doubled: &[Doubled]) {
+    for problem in doubled {
+        warn!(%problem, "a VIP was stored twice");
+    }
+}
+
+/// The task: publishes whenever resources change, and when rested addresses can help.
+pub(super) struct Publish {
+    pub(super) publisher: Publisher,
+    pub(super) resources: watch::Receiver<Arc<Resources>>,
+    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(super) status: StatusCell,
+    pub(super) again_in: Option<Duration>,
+}
+
+/// Why publishing ended.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("storing VIPs panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+impl Publish {
+    /// Publishes the first time; what fails here fails the start.
+    pub(super) fn first(
+        mut publisher: Publisher,
+        resources: watch::Receiver<Arc<Resources>>,
+        status: StatusCell,
+    ) -> Result<Self, StoreError> {
+        let now = resources.borrow().clone();
+        let published = publisher.publish(&now)?;
+        publisher.report(&now, &published, &status);
+        let again_in = published.again_in;
+        let snapshots = watch::channel(Arc::new(published.snapshot)).0;
+        Ok(Self { publisher, resources, snapshots, status, again_in })
+    }
+
+    pub(super) async fn run(mut self, drain: Drain) -> Result<(), PublishError> {
+        let mut retry = RETRY_MIN;
+        loop {
+            let again_in = self.again_in;
+            let timer = async {
+                match again_in {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = drain.requested() => return Ok(()),
+                () = timer => {}
+                changed = self.resources.changed() => if changed.is_err() {
+                    // Whoever reads the files has ended; everybody else is about to.
+                    drain.requested().await;
+                    return Ok(());
+                },
+            }
+            let resources = self.resources.borrow_and_update().clone();
+            let (publisher, outcome) = step(self.publisher, resources.clone()).await?;
+            self.publisher = publisher;
+            self.again_in = match outcome {
+                Ok(published) => {
+                    retry = RETRY_MIN;
+                    self.publisher.report(&resources, &published, &self.status);
+                    announce(&self.snapshots, published.snapshot);
+                    published.again_in
+                }
+                Err(refused) => {
+                    error!(error = %chain(&refused), "VIPs were not stored, so nothing new is published");
+                    self.status.update(|status| status.store_error = Some(chain(&refused)));
+                    let wait = retry;
+                    retry = (retry * 2).min(RETRY_MAX);
+                    Some(wait)
+                }
+            };
+        }
+    }
+}
+
+type Stepped = (Publisher, Result<Published, StoreError>);
+
+/// One step on a thread that may block.
+async fn step(mut publisher: Publisher, resources: Arc<Resources>) -> Result<Stepped, PublishError> {
+    let work = move || {
+        let outcome = publisher.publish(&resources);
+        (publisher, outcome)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(PublishError::Panicked)
+}
+
+fn announce(snapshots: &watch::Sender<Arc<Snapshot>>, snapshot: Snapshot) {
+    let services: usize = snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
+    let changed = snapshots.send_if_modified(|current| {
+        let changed = **current != snapshot;
+        if changed {
+            *current = Arc::new(snapshot);
+        }
+        changed
+    });
+    if changed {
+        info!(services, "published");
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,214 @@
+//! Resource files in, checked resources out: settings, and services by mesh and tag.
+//! Keeps: all or nothing (a single mistake and nothing is used), every mistake reported at once, the order of files and
+//! documents without effect. Called by cp (check, open) and cp::watch.
+
+mod dataplane;
+pub mod files;
+mod short;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::names;
+use super::settings::{self, Settings};
+use super::violation::{FieldPath, Invalid, Place, Reader, Violation, advice};
+use super::yaml::{self, Node, Value};
+use crate::model::resource::{Service, ServiceKey};
+
+/// Kinds of resources that are read, in Kuma's words.
+const KINDS: [&str; 1] = ["Dataplane"];
+/// Longest name of a mesh: it names a view as well.
+const MAX_MESH_BYTES: usize = 63;
+
+/// Everything that the files say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Resources {
+    pub settings: Settings,
+    pub services: BTreeMap<ServiceKey, Service>,
+}
+
+/// Reads files and directories of resources.
+///
+/// # Errors
+/// Every mistake in every file.
+pub fn read(paths: &[PathBuf]) -> Result<Resources, Invalid> {
+    let mut violations = Vec::new();
+    let mut draft = Draft::default();
+    for file in files::expand(paths, &mut violations) {
+        let file: Arc<Path> = file.into();
+        let mut reader = Reader { file: file.clone(), violations: &mut violations };
+        let Some(text) = files::read(&mut reader) else { continue };
+        read_text(&mut reader, &mut draft, &text);
+    }
+    let resources = draft.finish(&mut violations);
+    Invalid::check(violations)?;
+    Ok(resources)
+}
+
+fn read_text(reader: &mut Reader<'_>, draft: &mut Draft, text: &str) {
+    let documents = match yaml::parse(text) {
+        Ok(documents) => documents,
+        Err(malformed) => {
+            let problem = format!("not readable as YAML: {}", malformed.problem);
+            return reader.report(malformed.line, &FieldPath::Document, problem);
+        }
+    };
+    if documents.is_empty() {
+        let problem =
+            "the file is empty: write `services:` with a list, or a resource with `type: Dataplane`";
+        reader.report(0, &FieldPath::Document, problem);
+    }
+    for document in &documents {
+        read_document(reader, draft, document);
+    }
+}
+
+/// A document with a `type` is a resource of Kuma's, one without is the short form.
+fn read_document(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
+    let root = FieldPath::Document;
+    let field = |name: &str| match &node.value {
+        Value::Map(entries) => entries.iter().find(|entry| entry.key == name),
+        _ => None,
+    };
+    if let Some(entry) = field("apiVersion") {
+        let problem =
+            "this is Kuma's Kubernetes form: write the Universal form (type, mesh, name, networking)";
+        return reader.report(entry.line, &root.field("apiVersion"), problem);
+    }
+    let Some(kind) = field("type") else { return short::read(reader, draft, node) };
+    match &kind.node.value {
+        Value::Text(text) if text == "Dataplane" => dataplane::read(reader, draft, node),
+        other => {
+            let word = if let Value::Text(text) = other { text } else { "" };
+            let problem =
+                format!("{} is no kind that is read here: {}", other.describe(), advice(word, &KINDS));
+            reader.report(kind.node.line, &root.field("type"), problem);
+        }
+    }
+}
+
+/// Which form described a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Short,
+    Dataplane,
+}
+
+/// A service and where it was first described.
+#[derive(Debug)]
+struct Described {
+    service: Service,
+    form: Form,
+    place: Place,
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Draft {
+    settings: Option<(Settings, settings::PoolPlaces, Place)>,
+    services: BTreeMap<ServiceKey, Described>,
+    dataplanes: BTreeMap<(String, String), Place>,
+    /// Each endpoint's place is kept until the pools are known.
+    endpoints: Vec<(std::net::SocketAddr, Place)>,
+}
+
+impl Draft {
+    /// Adds a service, or instances of one that other Dataplanes described before.
+    fn describe(
+        &mut self,
+        reader: &mut Reader<'_>,
+        key: ServiceKey,
+        form: Form,
+        service: Service,
+        place: Place,
+    ) {
+        match self.services.entry(key) {
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(Described { service, form, place });
+            }
+            std::collections::btree_map::Entry::Occupied(mut occupied) => {
+                let first = occupied.get_mut();
+                if (first.form, form) == (Form::Dataplane, Form::Dataplane) {
+                    first.service.protocol = first.service.protocol.common(service.protocol);
+                    first.service.endpoints.extend(service.endpoints);
+                    return;
+                }
+                let ServiceKey { mesh, service } = occupied.key();
+                let first = &occupied.get().place;
+                let problem = format!(
+                    "service {:?} of mesh {:?} is described already at {first}: keep one of the two",
+                    &**service, &**mesh
+                );
+                reader.violations.push(Violation { place, problem });
+            }
+        }
+    }
+
+    /// The checks that need everything: names under the domain, endpoints outside the pools, room in the pools.
+    fn finish(self, violations: &mut Vec<Violation>) -> Resources {
+        let (settings, pool_places) = match self.settings {
+            Some((settings, places, _)) => (settings, places),
+            None => Default::default(),
+        };
+        for (key, described) in &self.services {
+            if let Err(error) = names::canonical(&key.service, &settings.domain) {
+                violations.push(Violation { place: described.place.clone(), problem: error.to_string() });
+            }
+        }
+        for (endpoint, place) in self.endpoints {
+            if let Some(pool) = settings.pools.containing(endpoint.ip()) {
+                let problem = format!(
+                    "endpoint {endpoint} lies in the VIP pool {pool}: write the address where the service really listens"
+                );
+                violations.push(Violation { place, problem });
+            }
+        }
+        let (room, wanted) = (settings.pools.room(), self.services.len());
+        if u128::try_from(wanted).is_ok_and(|wanted| wanted > room) {
+            let problem = format!(
+                "no room: the smallest VIP pool holds {room} addresses and there are {wanted} services: \
+                 use a larger network such as 240.0.0.0/4 or fd00:fd00::/64"
+            );
+            let smallest = pool_places.smallest(settings.pools);
+            violations.extend(smallest.map(|place| Violation { place, problem }));
+        }
+        let services = self.services.into_iter().map(|(key, described)| (key, described.service)).collect();
+        Resources { settings, services }
+    }
+}
+
+/// The name of a mesh, as Kuma allows it.
+fn mesh_name<'n>(reader: &mut Reader<'_>, node: &'n Node, path: &FieldPath<'_>) -> Option<&'n str> {
+    let text = reader.text(node, path)?;
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
+    if text.len() <= MAX_MESH_BYTES && text.bytes().all(allowed) {
+        return Some(text);
+    }
+    let problem =
+        format!("{text:?} is no mesh name: use at most {MAX_MESH_BYTES} of a-z, 0-9, '-', '.' and '_'");
+    reader.report(node.line, path, problem);
+    None
+}
+
+/// A field that must be there.
+fn required<'n>(
+    reader: &mut Reader<'_>,
+    object: &super::violation::Object<'n>,
+    path: &FieldPath<'_>,
+    field: &str,
+    example: &str,
+) -> Option<&'n Node> {
+    let found = object.get(field);
+    if found.is_none() {
+        reader.report(
+            object.line,
+            &path.field(field),
+            format!("the field is missing: write it like `{field}: {example}`"),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

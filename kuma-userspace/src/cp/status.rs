@@ -1,0 +1,82 @@
+//! What the control plane is doing and what troubles it, for `kuma-dns status`.
+//! Keeps: always answerable, never blocks its writers. Written by cp::watch and cp::publish, read by cli.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// The state of the control plane at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// What is read and watched.
+    pub files: Vec<PathBuf>,
+    /// Services in the files, all meshes.
+    pub services: usize,
+    /// Services that have a VIP.
+    pub published: usize,
+    /// Mistakes of the last edit; while there are any, the state before that edit is served.
+    pub mistakes: Vec<String>,
+    /// Why the store refused the last change; it is tried again.
+    pub store_error: Option<String>,
+    /// Services without an address of a family, because its pool is used up.
+    pub starving: Vec<Starving>,
+    /// Names that two services of a mesh want.
+    pub conflicts: Vec<Conflict>,
+    /// Records of the store that could not be read and were set aside.
+    pub quarantined: Vec<Quarantined>,
+    pub pools: Vec<Pool>,
+}
+
+/// A service that waits for an address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Starving {
+    pub mesh: String,
+    pub service: String,
+    /// `IPv4` or `IPv6`.
+    pub family: &'static str,
+}
+
+/// A name and who has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Conflict {
+    pub mesh: String,
+    pub name: String,
+    pub winner: String,
+    pub loser: String,
+}
+
+/// A damaged record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    pub key: String,
+    pub since_secs: u64,
+    pub reason: String,
+}
+
+/// A VIP pool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Pool {
+    pub range: String,
+    /// Addresses in it; a decimal number, since IPv6 pools do not fit into JSON's.
+    pub size: String,
+    pub held: usize,
+    pub resting: usize,
+}
+
+/// The one status, written in turns; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StatusCell(Arc<watch::Sender<Status>>);
+
+impl StatusCell {
+    pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.0.send_modify(change);
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,137 @@
+//! A record as bytes: a checksum, then JSON, which later versions can extend and people can read.
+//! Keeps: bytes that were changed by anything but us are never taken for a record. Called by store::embedded.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cp::record::{Record, Resting};
+use crate::model::resource::ServiceKey;
+use crate::model::view::Addresses;
+
+/// Bytes of the checksum in front.
+const CHECKSUM_BYTES: usize = 8;
+
+/// Why bytes are no record.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    #[error("the key {0:?} is not mesh/service")]
+    Key(String),
+    #[error("the record has {0} bytes, too few for a checksum")]
+    Short(usize),
+    #[error("the checksum does not fit the content")]
+    Checksum,
+    #[error("the content is no record")]
+    Content(#[source] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u64,
+    v4: Option<std::net::Ipv4Addr>,
+    v6: Option<std::net::Ipv6Addr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    resting: Vec<StoredResting>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredResting {
+    address: IpAddr,
+    since: u64,
+    until: u64,
+}
+
+/// The key of a service; a mesh name holds no slash.
+pub(super) fn key(service: &ServiceKey) -> String {
+    service.to_string()
+}
+
+/// The bytes of a record in its next version.
+pub(super) fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
+    let resting = record.resting.iter().map(|resting| StoredResting {
+        address: resting.address,
+        since: resting.since_secs,
+        until: resting.until_secs,
+    });
+    let stored = Stored {
+        version: record.version + 1,
+        v4: record.held.v4,
+        v6: record.held.v6,
+        resting: resting.collect(),
+    };
+    let json = serde_json::to_vec(&stored)?;
+    let mut bytes = checksum(&json).to_be_bytes().to_vec();
+    bytes.extend(json);
+    Ok(bytes)
+}
+
+/// The record that stands under a key.
+pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Record, Damage> {
+    let (mesh, service) = key.split_once('/').ok_or_else(|| Damage::Key(key.into()))?;
+    let stored = content(bytes)?;
+    let resting = stored.resting.into_iter().map(|resting| Resting {
+        address: resting.address,
+        since_secs: resting.since,
+        until_secs: resting.until,
+    });
+    Ok(Record {
+        service: ServiceKey::new(mesh, service),
+        version: stored.version,
+        held: Addresses { v4: stored.v4, v6: stored.v6 },
+        resting: resting.collect(),
+    })
+}
+
+/// The version of the record in these bytes; damaged bytes count as none, so that they can be replaced.
+pub(super) fn version(bytes: &[u8]) -> u64 {
+    content(bytes).map_or(0, |stored| stored.version)
+}
+
+fn content(bytes: &[u8]) -> Result<Stored, Damage> {
+    let (sum, json) = bytes.split_first_chunk::<CHECKSUM_BYTES>().ok_or(Damage::Short(bytes.len()))?;
+    if u64::from_be_bytes(*sum) != checksum(json) {
+        return Err(Damage::Checksum);
+    }
+    serde_json::from_slice(json).map_err(Damage::Content)
+}
+
+/// FNV-1a, 64 bits: finds flipped bits and torn writes; it is no defence against forgery.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let address = "240.0.0.9".parse().unwrap();
+        let held =
+            Addresses { v4: Some("240.0.0.1".parse().unwrap()), v6: Some("fd00:fd00::1".parse().unwrap()) };
+        let resting = vec![Resting { address, since_secs: 5, until_secs: 125 }];
+        Record { service: ServiceKey::new("default", "redis"), version: 7, held, resting }
+    }
+
+    #[test]
+    fn a_record_survives_the_round_trip_in_its_next_version() {
+        let bytes = encode(&record()).unwrap();
+        assert_eq!(decode("default/redis", &bytes).unwrap(), Record { version: 8, ..record() });
+        assert_eq!(version(&bytes), 8);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_damage() {
+        let bytes = encode(&record()).unwrap();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(decode("default/redis", &flipped).is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(decode("default/redis", &bytes[..at]).is_err(), "cut at {at}");
+        }
+        assert!(decode("no-slash", &bytes).is_err());
+    }
+}

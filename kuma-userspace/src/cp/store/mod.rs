@@ -1,0 +1,73 @@
+//! Where records are kept: one small record per service, behind one small trait.
+//! Keeps: a batch is stored as a whole or not at all, and is safe from a crash when `commit` returns; a record that
+//! somebody else changed is never overwritten; a damaged record stops nobody but itself. Called by cp::publish.
+
+mod codec;
+mod embedded;
+mod memory;
+
+use std::path::PathBuf;
+
+pub use self::codec::Damage;
+pub use self::embedded::Embedded;
+pub use self::memory::Memory;
+use super::allocator::Changes;
+use super::record::Record;
+use crate::model::resource::ServiceKey;
+
+/// A place for records. Calls may block: they are made from a thread that may.
+pub trait Store: Send + 'static {
+    /// Every record. Damaged ones are set aside first: they are reported here and by later loads, but not in the way.
+    ///
+    /// # Errors
+    /// The store as a whole cannot be read.
+    fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// Stores a batch, in the versions that its records say (0: there must be none yet), each raised by one.
+    ///
+    /// # Errors
+    /// Nothing of the batch is stored: a version was not the expected one, or the store failed.
+    fn commit(&mut self, changes: &Changes) -> Result<(), StoreError>;
+}
+
+/// What a store holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Loaded {
+    pub records: Vec<Record>,
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A record that was set aside, with its bytes, because it could not be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quarantined {
+    /// The key as it stands in the store.
+    pub key: String,
+    pub since_secs: u64,
+    pub reason: String,
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot create {}", path.display())]
+    Create { path: PathBuf, source: std::io::Error },
+    #[error(
+        "store {} is in use by another process: stop the other `kuma-dns up`, or use another --instance or --data",
+        path.display()
+    )]
+    InUse { path: PathBuf },
+    #[error(
+        "store {} is no store of kuma-dns or is damaged as a whole: restore it from a backup, or move it away and every \
+         service gets a new VIP",
+        path.display()
+    )]
+    Unreadable { path: PathBuf, source: Box<redb::Error> },
+    #[error("store {} has schema {found}, this version of kuma-dns reads {wanted}: use the version that wrote it", path.display())]
+    Schema { path: PathBuf, found: u64, wanted: u64 },
+    #[error("cannot {verb} store {}", path.display())]
+    Failed { verb: &'static str, path: PathBuf, source: Box<redb::Error> },
+    #[error("record of service {service} has version {found}, expected {expected}: somebody else changed it")]
+    Conflict { service: ServiceKey, expected: u64, found: u64 },
+    #[error("record of service {service} cannot be written")]
+    Encode { service: ServiceKey, source: serde_json::Error },
+}
