@@ -5,6 +5,7 @@ use kuma_ebpf_common::abi::{OrigEntry, PodEntry, Ranges, RevEntry, SlotsEntry, V
 use kuma_ebpf_common::verdict::{self, Call, Connect, Decision, Endpoint, Lookups};
 
 use crate::ctx::{self, Sock, SockAddr};
+use crate::log::{Hook, tell};
 use crate::maps::{self, setting};
 
 /// The look-ups of the hooks that have a socket address.
@@ -92,13 +93,13 @@ fn carry_out(ctx: SockAddr, sock: Sock, call: &Call, on_device: bool, decision: 
             ctx.set_endpoint(to);
         }
     }
-    maps::count(decision.reason);
+    tell(Hook::Connect, decision.reason, call.to);
     1
 }
 
 #[inline(always)]
 fn refuse(ctx: SockAddr, call: &Call, on_device: bool, decision: Decision<Connect>) -> i32 {
-    maps::count(decision.reason);
+    tell(Hook::Connect, decision.reason, call.to);
     ctx.refuse_connect(call, on_device)
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn getpeername(ctx: SockAddr) -> i32 {
     if let Some(shown) = decision.verdict {
         ctx.set_endpoint(shown);
     }
-    maps::count(decision.reason);
+    tell(Hook::Getpeername, decision.reason, peer);
     1
 }
 
@@ -125,6 +126,6 @@ pub(crate) fn getsockname(ctx: SockAddr) -> i32 {
     if let Some(shown) = decision.verdict {
         ctx.set_addr(shown);
     }
-    maps::count(decision.reason);
+    tell(Hook::Getsockname, decision.reason, peer);
     1
 }

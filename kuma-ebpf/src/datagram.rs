@@ -5,6 +5,7 @@ use kuma_ebpf_common::verdict::{self, Decision, Endpoint, Send};
 
 use crate::connect::Look;
 use crate::ctx::SockAddr;
+use crate::log::{Hook, tell};
 use crate::maps::{self, setting};
 
 /// sendmsg4, sendmsg6.
@@ -17,26 +18,26 @@ pub(crate) fn sendmsg(ctx: SockAddr) -> i32 {
     let decision = verdict::sendmsg(&call, peer, &Look { ctx, sock });
     let redirects = matches!(decision.verdict, Send::Redirect(_) | Send::Slot(_));
     if redirects && on_device && !(setting::sendmsg_unbind() && ctx.unbind_device()) {
-        maps::count(Decision::<Send>::device_stuck().reason);
+        tell(Hook::Sendmsg, Decision::<Send>::device_stuck().reason, call.to);
         return 1;
     }
     match decision.verdict {
         Send::Pass => {}
         Send::Refuse => {
-            maps::count(decision.reason);
+            tell(Hook::Sendmsg, decision.reason, call.to);
             return ctx.refuse();
         }
         Send::Redirect(to) => ctx.set_endpoint(to),
         Send::Slot(first) => {
             let Some(slots) = maps::slots_mut(sock) else {
-                maps::count(Decision::<Send>::no_memory().reason);
+                tell(Hook::Sendmsg, Decision::<Send>::no_memory().reason, call.to);
                 return ctx.refuse();
             };
             let port = verdict::claim_slot(slots, first.port, call.to);
             ctx.set_endpoint(Endpoint { addr: first.addr, port });
         }
     }
-    maps::count(decision.reason);
+    tell(Hook::Sendmsg, decision.reason, call.to);
     1
 }
 
@@ -49,6 +50,6 @@ pub(crate) fn recvmsg(ctx: SockAddr) -> i32 {
     if let Some(server) = decision.verdict {
         ctx.set_endpoint(server);
     }
-    maps::count(decision.reason);
+    tell(Hook::Recvmsg, decision.reason, from);
     1
 }

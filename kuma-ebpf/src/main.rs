@@ -21,6 +21,7 @@
 mod connect;
 mod ctx;
 mod datagram;
+mod log;
 mod maps;
 mod original;
 

@@ -116,6 +116,61 @@ pub(crate) mod setting {
     }
 }
 
+/// The names in log lines, as read-only data. The object holds no pointers in its data, so a name is a cell of fixed
+/// width, filled up with blanks.
+pub(crate) mod names {
+    use kuma_ebpf_common::verdict::Reason;
+
+    const WIDTH: usize = 20;
+    const REASONS: usize = Reason::COUNT as usize;
+
+    static HOOK: [[u8; WIDTH]; 8] = [
+        cell("connect"),
+        cell("getpeername"),
+        cell("getsockname"),
+        cell("sendmsg"),
+        cell("recvmsg"),
+        cell("sockops"),
+        cell("getsockopt"),
+        cell("bind"),
+    ];
+    static REASON: [[u8; WIDTH]; REASONS] = {
+        let mut names = [[b' '; WIDTH]; REASONS];
+        let mut number = 0;
+        while number < REASONS {
+            names[number] = cell(Reason::ALL[number].name());
+            number += 1;
+        }
+        names
+    };
+
+    const fn cell(name: &str) -> [u8; WIDTH] {
+        let (bytes, mut cell, mut at) = (name.as_bytes(), [b' '; WIDTH], 0);
+        assert!(bytes.is_ascii());
+        while at < bytes.len() {
+            cell[at] = bytes[at];
+            at += 1;
+        }
+        cell
+    }
+
+    #[inline(always)]
+    pub(crate) fn hook(number: u32) -> Option<&'static str> {
+        HOOK.get(number as usize).map(text)
+    }
+
+    #[inline(always)]
+    pub(crate) fn reason(number: u32) -> Option<&'static str> {
+        REASON.get(number as usize).map(text)
+    }
+
+    #[inline(always)]
+    fn text(cell: &'static [u8; WIDTH]) -> &'static str {
+        // SAFETY: `cell` asserts that it is ASCII. (The check of from_utf8 does arithmetic that no verifier accepts.)
+        unsafe { core::str::from_utf8_unchecked(cell) }
+    }
+}
+
 /// The workload whose network namespace this is.
 #[inline(always)]
 pub(crate) fn pod(netns: u64) -> Option<&'static PodEntry> {

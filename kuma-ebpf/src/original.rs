@@ -7,10 +7,11 @@ use aya_ebpf::bindings::{
     BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
 };
 use kuma_ebpf_common::abi::setting::NETNS_HELPER;
-use kuma_ebpf_common::addr::Addr;
-use kuma_ebpf_common::verdict::{self, Decision, Reason};
+use kuma_ebpf_common::addr::{Addr, Port};
+use kuma_ebpf_common::verdict::{self, Decision, Endpoint, Reason};
 
 use crate::ctx::{SockAddr, SockOps, Sockopt};
+use crate::log::{Hook, tell};
 use crate::maps::{self, setting};
 
 /// sockops.
@@ -24,7 +25,7 @@ pub(crate) fn sockops(ctx: SockOps) {
         _ => return,
     };
     if let Some(reason) = reason {
-        maps::count(reason);
+        tell(Hook::Sockops, reason, ctx.remote());
     }
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn getsockopt(ctx: Sockopt) -> i32 {
         Some(answer) if !ctx.answer(answer) => Decision { verdict: None, reason: Reason::OriginalNoRoom },
         _ => decision,
     };
-    maps::count(decision.reason);
+    tell(Hook::Getsockopt, decision.reason, Endpoint { addr: local, port: Port::ZERO });
     1
 }
 
@@ -98,7 +99,7 @@ pub(crate) fn bind(ctx: SockAddr) -> i32 {
     if let Some(sock) = ctx.sock()
         && maps::mark_listener(sock, ctx.netns())
     {
-        maps::count(Reason::ListenerMarked);
+        tell(Hook::Bind, Reason::ListenerMarked, ctx.endpoint());
     }
     1
 }
