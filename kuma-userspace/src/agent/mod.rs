@@ -1,4 +1,7 @@
 //! The agent: views in, kernel and resolver in step with them.
 
 pub mod apply;
+pub mod enrol;
 pub mod feed;
+pub mod resolver;
+pub mod status;

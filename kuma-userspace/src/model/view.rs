@@ -125,6 +125,12 @@ impl MeshView {
         ViewId::of(&self.name)
     }
 
+    /// The routes to one virtual address, by port.
+    pub fn routes_of(&self, vip: IpAddr) -> impl Iterator<Item = Route> {
+        let (first, last) = (Route { vip, port: Port::ZERO }, Route { vip, port: Port::new(u16::MAX) });
+        self.routes.range(first..=last).copied()
+    }
+
     /// Every name and what it resolves to.
     pub fn names(&self) -> &BTreeMap<Hostname, Addresses> {
         &self.names

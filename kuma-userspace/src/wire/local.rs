@@ -2,6 +2,7 @@
 //! Keeps: a field is only ever added, so that a newer command line understands an older agent. Called by agent (serves) and
 //! cli (asks).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -126,6 +127,9 @@ pub struct View {
     /// Of the control plane's resource.
     pub version: String,
     pub age_ms: u64,
+    /// What of it could not be applied, in words; names that depend on it are held back.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// The proxy beside the workloads.
@@ -153,6 +157,24 @@ pub struct Resolver {
     /// Questions that were passed on and never answered.
     pub failed: u64,
     pub upstreams: Vec<IpAddr>,
+    /// Names that it answers.
+    #[serde(default)]
+    pub names: u64,
+    /// Answers by response code, ours and theirs.
+    #[serde(default)]
+    pub rcodes: BTreeMap<String, u64>,
+    /// Messages that are no queries.
+    #[serde(default)]
+    pub dropped: u64,
+    /// A nameserver did not answer in time.
+    #[serde(default)]
+    pub upstream_silent: u64,
+    /// Nobody listened at a nameserver's port.
+    #[serde(default)]
+    pub upstream_refused: u64,
+    /// Answers that fitted no query: late, or forged.
+    #[serde(default)]
+    pub upstream_mismatched: u64,
 }
 
 #[cfg(test)]

@@ -1,0 +1,160 @@
+//! What the agent can say of itself: the board that its parts write on and that its socket reads from.
+//! Keeps: asking costs the datapath and the resolver nothing they would wait for. Called by agent/mod.rs and enrol.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+
+use crate::dns::server::Shared;
+use crate::model::datapath::NetnsCookie;
+use crate::model::instance::Instance;
+use crate::model::view::MeshView;
+use crate::rt::Ready;
+use crate::wire::local::{self, Enrolment, Status, Vip, Workload};
+
+/// A part of the status that somebody else knows.
+pub type Asked<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// Everything that the agent's parts know, in one place.
+pub struct Board {
+    pub instance: Instance,
+    pub started: Instant,
+    pub ready: Ready,
+    pub netns: NetnsCookie,
+    /// The enrolled namespace as a path that `exec` can open.
+    pub netns_path: PathBuf,
+    pub workloads_cgroup: PathBuf,
+    pub proxy_cgroup: PathBuf,
+    pub view_name: String,
+    /// Where the resolver listens.
+    pub listen: Vec<SocketAddr>,
+    pub resolver: Arc<Shared>,
+    pub datapath: Asked<local::Datapath>,
+    pub proxy: Asked<Option<local::Proxy>>,
+    /// The version of the control plane's resource that is applied.
+    pub version: Asked<String>,
+    pub applied: Applied,
+}
+
+/// The view that is applied, and what of it could not be.
+#[derive(Default)]
+pub struct Applied {
+    view: ArcSwapOption<Served>,
+    trouble: Mutex<Option<String>>,
+}
+
+struct Served {
+    view: MeshView,
+    since: Instant,
+}
+
+impl Applied {
+    /// These names resolve from now on.
+    pub fn publish(&self, view: &MeshView) {
+        self.view.store(Some(Arc::new(Served { view: view.clone(), since: Instant::now() })));
+    }
+
+    /// What the last view could not have; `None`: it has all.
+    pub fn note(&self, trouble: Option<String>) {
+        *self.lock() = trouble;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    /// Where a command has to run to be inside.
+    pub fn enrolment(&self) -> Enrolment {
+        let awaited = self.ready.awaited();
+        Enrolment {
+            pid: std::process::id(),
+            workloads_cgroup: self.workloads_cgroup.clone(),
+            proxy_cgroup: self.proxy_cgroup.clone(),
+            netns: self.netns_path.clone(),
+            ready: awaited.is_empty(),
+            awaited,
+        }
+    }
+
+    /// Everything.
+    pub fn status(&self) -> Status {
+        let awaited = self.ready.awaited();
+        Status {
+            instance: self.instance.name().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_ms: millis(self.started),
+            ready: awaited.is_empty(),
+            awaited,
+            enrolled: vec![Workload { netns_cookie: self.netns.0, view: self.view_name.clone() }],
+            datapath: (self.datapath)(),
+            views: self.applied.view.load().iter().map(|served| self.view(served)).collect(),
+            proxy: (self.proxy)(),
+            resolver: self.resolver(),
+        }
+    }
+
+    /// Every name that resolves, in alphabetical order.
+    pub fn vips(&self) -> Vec<Vip> {
+        let served = self.applied.view.load();
+        let Some(Served { view, .. }) = served.as_deref() else { return Vec::new() };
+        let vip = |(name, addresses): (&crate::model::name::Hostname, &crate::model::view::Addresses)| Vip {
+            name: name.as_str().into(),
+            v4: addresses.v4,
+            v6: addresses.v6,
+            ports: ports(view, *addresses),
+            view: view.name().into(),
+        };
+        view.names().iter().map(vip).collect()
+    }
+
+    fn view(&self, Served { view, since }: &Served) -> local::View {
+        local::View {
+            name: view.name().into(),
+            domain: view.domain.as_str().into(),
+            ttl_secs: view.ttl_secs,
+            names: view.names().len() as u64,
+            routes: view.routes.len() as u64,
+            ranges: view.ranges.iter().map(ToString::to_string).collect(),
+            version: (self.version)(),
+            age_ms: millis(*since),
+            trouble: self.applied.lock().clone(),
+        }
+    }
+
+    fn resolver(&self) -> local::Resolver {
+        let counts = self.resolver.counters.counts();
+        let total = |types: &crate::dns::counters::TypeCounts| types.a + types.aaaa + types.other;
+        local::Resolver {
+            listen: self.listen.clone(),
+            answered: total(&counts.mesh),
+            forwarded: total(&counts.forwarded),
+            failed: counts.failed + counts.overloaded,
+            upstreams: self.resolver.nameservers().iter().map(SocketAddr::ip).collect(),
+            names: self.resolver.zone.load().len() as u64,
+            rcodes: counts.rcodes.clone(),
+            dropped: counts.dropped,
+            upstream_silent: counts.upstream_silent,
+            upstream_refused: counts.upstream_refused,
+            upstream_mismatched: counts.upstream_mismatched,
+        }
+    }
+}
+
+/// The ports that both families of a name serve.
+fn ports(view: &MeshView, addresses: crate::model::view::Addresses) -> Vec<u16> {
+    let of = |vip: IpAddr| view.routes_of(vip).map(|route| route.port.get());
+    let mut ports: Vec<u16> = addresses.iter().flat_map(of).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
