@@ -120,9 +120,9 @@ fn run_suite(suite: &Suite, built: Option<&Built>, filter: Option<&str>) -> Resu
     let start = Instant::now();
     let mut totals = match (suite.kind, built) {
         (Kind::Lint, _) => lint::run(),
-        (Kind::Unit, Some(built)) => libtest::run_all(&built.unit, suite, filter)?,
+        (Kind::Unit, Some(built)) => libtest::run_all(&built.unit, &built.kuma_dns, suite, filter)?,
         (Kind::File, Some(built)) => match built.files.get(suite.name) {
-            Some(binary) => libtest::run_all(std::slice::from_ref(binary), suite, filter)?,
+            Some(binary) => libtest::run_all(std::slice::from_ref(binary), &built.kuma_dns, suite, filter)?,
             None => bail!("tests/tests/{}.rs was built into no binary", suite.name),
         },
         (Kind::Vm, Some(built)) => vmtest::run(&built.guest_binaries()?)?,

@@ -12,13 +12,18 @@ use xtask::{cargo, target};
 /// The files of tests/tests that also run on other kernels.
 const GUEST_SUITES: [&str; 2] = ["sockets", "lifecycle"];
 
-/// Test binaries.
+/// The name of our own program.
+const PRODUCT: &str = "kuma-dns";
+
+/// Test binaries, and what they test.
 #[derive(Default, Debug)]
 pub(super) struct Built {
     /// The tests beside the code, one binary per crate.
     pub(super) unit: Vec<Binary>,
     /// One per file of tests/tests, by its name.
     pub(super) files: BTreeMap<String, Binary>,
+    /// The product.
+    pub(super) kuma_dns: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +48,7 @@ impl Built {
 /// Builds the default members' tests and binaries, then xtask's own in its own target folder.
 pub(super) fn all() -> Result<Built> {
     let mut built = Built::default();
-    build(&[], &mut built)?;
+    build(&["--bins"], &mut built)?;
     let own = target().join("xtask");
     build(&["--package=xtask", &format!("--target-dir={}", own.display())], &mut built)?;
     Ok(built)
@@ -51,7 +56,7 @@ pub(super) fn all() -> Result<Built> {
 
 fn build(options: &[&str], built: &mut Built) -> Result<()> {
     let mut command = cargo();
-    command.args(["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"]);
+    command.args(["build", "--locked", "--tests", "--message-format=json-render-diagnostics"]);
     let mut child = command.args(options).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let stdout = child.stdout.take().expect("stdout is piped, four lines up");
     for message in Message::parse_stream(BufReader::new(stdout)) {
@@ -68,7 +73,13 @@ fn build(options: &[&str], built: &mut Built) -> Result<()> {
 
 impl Built {
     fn take(&mut self, artifact: Artifact) {
-        let Some(executable) = artifact.executable.filter(|_| artifact.profile.test) else { return };
+        let Some(executable) = artifact.executable else { return };
+        if !artifact.profile.test {
+            if artifact.target.name == PRODUCT {
+                self.kuma_dns = executable.into();
+            }
+            return;
+        }
         let manifest = artifact.manifest_path.into_std_path_buf();
         let folder = manifest.parent().map(PathBuf::from).unwrap_or_default();
         let name = artifact.target.name;

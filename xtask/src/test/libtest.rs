@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -28,10 +28,16 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"];
 
 /// Runs the binaries of one suite, one after the other; of the unit suite the documented examples as well.
-pub(super) fn run_all(binaries: &[Binary], suite: &Suite, filter: Option<&str>) -> Result<Totals> {
+pub(super) fn run_all(
+    binaries: &[Binary],
+    kuma_dns: &Path,
+    suite: &Suite,
+    filter: Option<&str>,
+) -> Result<Totals> {
     let mut totals = Totals::default();
     for binary in binaries {
         let mut command = Command::new(&binary.path);
+        command.env("KUMA_DNS_BIN", kuma_dns);
         command.current_dir(&binary.folder).args(filter);
         if suite.order == Order::Serial {
             command.arg("--test-threads=1");
