@@ -75,15 +75,20 @@ fn guest(name: &str, kernel: &Kernel, binaries: &[(String, PathBuf)]) -> Result<
     let place = target().join("vm").join(format!("{label}.cpio"));
     std::fs::write(&place, archive).with_context(|| format!("cannot write {}", place.display()))?;
     let mut totals = Totals::default();
-    let (mut results, mut done) = (0, false);
+    let (mut results, mut clean, mut done) = (0, 0, false);
     let in_time = qemu::run(kernel, &place, |line| {
         say(label, line);
         done |= line.starts_with(LAST_WORDS);
+        clean += usize::from(line.starts_with("GUEST ") && line.ends_with(" rc=0"));
         if let Some(result) = parse(line) {
             totals += result;
             results += 1;
         }
     })?;
+    if totals.failed == 0 && results == binaries.len() && clean != results {
+        say(label, "a test binary reports no failure and ended with another code than 0");
+        totals.failed += 1;
+    }
     if !in_time || !done || results != binaries.len() {
         let why = if in_time { "it crashed" } else { "it hung" };
         say(label, &format!("the guest gave {results} of {} results: {why}", binaries.len()));

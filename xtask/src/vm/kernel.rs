@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use xtask::{exec, read, target};
+use xtask::{read, target};
 
 use super::tree::Tree;
 
@@ -102,13 +102,14 @@ fn unpack(tree: &Tree, package: &str) -> Result<Kernel> {
     let parts = parts.filter(|part| {
         (part.starts_with("linux-binary-") || part.starts_with("linux-modules-")) && part.contains(&release)
     });
-    let fresh = place.with_extension("new");
+    let fresh = folder().join("kernels").join(format!("{release}.new"));
     let _ = std::fs::remove_dir_all(&fresh);
     for package in [package].into_iter().chain(parts) {
         tree.unpack(package, &fresh)?;
     }
     merge_usr(&fresh)?;
-    exec(Command::new("depmod").arg("-b").arg(&fresh).arg(&release))?;
+    // Captured, because it warns of lists that it does not need here.
+    read(Command::new("depmod").arg("-b").arg(&fresh).arg(&release))?;
     let _ = std::fs::remove_dir_all(&place);
     std::fs::rename(&fresh, &place).with_context(|| format!("cannot keep {}", place.display()))?;
     find(&place, &release).with_context(|| format!("{package} holds no kernel image"))
