@@ -24,7 +24,7 @@ enum Xtask {
 
 fn main() -> ExitCode {
     let result = match Xtask::parse() {
-        Xtask::BuildEbpf(args) => ebpf::run(args),
+        Xtask::BuildEbpf(args) => setup::ensure(&[setup::Part::Bpf]).and_then(|()| ebpf::run(args)),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Test(args) => test::run(&args),
         Xtask::Tidy(args) => tidy::run(&args),

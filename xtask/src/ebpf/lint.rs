@@ -113,13 +113,11 @@ fn section_follows_the_rules(
         let jump = i16::from_le_bytes([instruction[2], instruction[3]]);
         let immediate = u32::from_le_bytes([instruction[4], instruction[5], instruction[6], instruction[7]]);
         match opcode {
-            CALL if source == HELPER => {
-                if !HELPERS.iter().any(|(number, ..)| *number == immediate) {
-                    bail!(
-                        "{}: helper {immediate} is not on the list of helpers with their guards",
-                        place(offset)
-                    );
-                }
+            CALL if source == HELPER && !HELPERS.iter().any(|(number, ..)| *number == immediate) => {
+                bail!(
+                    "{}: helper {immediate} is not on the list of helpers with their guards",
+                    place(offset)
+                );
             }
             CALL if source == SUBPROGRAM && is_program => {
                 let called = calls.get(&(offset as u64)).map_or("?", String::as_str);

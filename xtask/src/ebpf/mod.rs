@@ -15,8 +15,8 @@ const RUSTFLAGS: [&str; 4] = ["-C", "debuginfo=2", "-C", "link-arg=--btf"];
 const TARGET: &str = "bpfel-unknown-none";
 /// The distribution's compiler and what its package of sources is called on Debian.
 const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
-/// aya-ebpf is written in edition 2024 and needs this compiler at least.
-const OLDEST_RUSTC: (u32, u32) = (1, 87);
+/// What cargo demands for this workspace, as `1.95`.
+const OLDEST_RUSTC: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// Compile the BPF programs into target/bpf/kuma-ebpf.o, which the next build of kuma-dns embeds.
 #[derive(clap::Args)]
@@ -48,6 +48,22 @@ pub(crate) fn run(Args {}: Args) -> Result<()> {
     Ok(())
 }
 
+/// The version of LLVM inside the compiler that is used for BPF: bpf-linker must not have an older one.
+///
+/// # Errors
+/// There is no such compiler.
+pub(crate) fn llvm() -> Result<u32> {
+    let about = xtask::read(Toolchain::find()?.rustc().arg("-vV"))?;
+    let version = about.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+    let major = version.and_then(|version| version.split('.').next()?.parse().ok());
+    major.with_context(|| format!("cannot read the LLVM version from {about:?}"))
+}
+
+/// Is this compiler as new as cargo demands? Takes `rustc 1.96.0 (…)` and Debian's `1.96.0+dfsg1-1`.
+pub(crate) fn is_new_enough(version: &str) -> bool {
+    minor(version) >= minor(OLDEST_RUSTC)
+}
+
 /// A compiler that has the sources of `core`.
 enum Toolchain {
     /// rustup's nightly with the component rust-src.
@@ -69,8 +85,8 @@ impl Toolchain {
         if Path::new(SYSTEM_RUSTC).is_file() {
             let version = xtask::read(clean(Command::new(SYSTEM_RUSTC)).arg("-V"))?;
             let sysroot = xtask::read(clean(Command::new(SYSTEM_RUSTC)).args(["--print", "sysroot"]))?;
-            why = if minor(&version) < Some(OLDEST_RUSTC) {
-                format!("{version} in {SYSTEM_RUSTC} is older than {}.{}", OLDEST_RUSTC.0, OLDEST_RUSTC.1)
+            why = if !is_new_enough(&version) {
+                format!("{version} in {SYSTEM_RUSTC} is older than {OLDEST_RUSTC}")
             } else if has_sources(Path::new(&sysroot)) {
                 return Ok(Self::System);
             } else {
@@ -83,14 +99,20 @@ impl Toolchain {
         )
     }
 
+    fn rustc(&self) -> Command {
+        match self {
+            Self::Nightly => {
+                let mut rustup = clean(Command::new("rustup"));
+                rustup.args(["run", "nightly", "rustc"]);
+                rustup
+            }
+            Self::System => clean(Command::new(SYSTEM_RUSTC)),
+        }
+    }
+
     /// The second line of the fingerprint.
     fn line(&self, linker: &Path) -> Result<String> {
-        let rustc = match self {
-            Self::Nightly => {
-                xtask::read(clean(Command::new("rustup")).args(["run", "nightly", "rustc", "-V"]))?
-            }
-            Self::System => xtask::read(clean(Command::new(SYSTEM_RUSTC)).arg("-V"))?,
-        };
+        let rustc = xtask::read(self.rustc().arg("-V"))?;
         let linker = xtask::read(clean(Command::new(linker)).arg("--version"))?;
         Ok(format!("{rustc}, {linker}, {}", RUSTFLAGS.join(" ")))
     }
@@ -151,20 +173,22 @@ fn has_sources(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
 
-/// Major and minor of `rustc 1.96.0 (…)`.
+/// Major and minor.
 fn minor(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split_whitespace().nth(1)?.split('.');
+    let mut numbers = version.trim_start_matches("rustc ").split(['.', '+', '-']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{OLDEST_RUSTC, minor};
+    use super::{is_new_enough, minor};
 
     #[test]
     fn a_compiler_is_compared_by_its_numbers() {
         assert_eq!(minor("rustc 1.96.0 (ac68faa20 2026-05-25)"), Some((1, 96)));
-        assert!(minor("rustc 1.63.0") < Some(OLDEST_RUSTC));
-        assert!(minor("rustc 1.100.0-nightly") > Some(OLDEST_RUSTC));
+        assert!(!is_new_enough("rustc 1.63.0"));
+        assert!(!is_new_enough("1.85.0+dfsg3-1~deb12u3"));
+        assert!(is_new_enough("1.96.0+dfsg1-1~deb12u2"));
+        assert!(is_new_enough("rustc 1.100.0-nightly"));
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::Finding;
 use super::source::Source;
-use super::{FOLDERS, Finding};
 
 /// Where the programs declare their maps, and where the contract lists them.
 const MAPS: &str = "kuma-ebpf/src/maps.rs";
@@ -19,7 +19,8 @@ const PATH_ROOTS: [&str; 7] =
 
 pub(super) fn check(top: &Path, sources: &[Source]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for member in FOLDERS {
+    let workspace = std::fs::read_to_string(top.join("Cargo.toml")).context("cannot read Cargo.toml")?;
+    for member in members(&workspace) {
         let file = Path::new(member).join("Cargo.toml");
         let text = std::fs::read_to_string(top.join(&file)).with_context(|| format!("{file:?}"))?;
         findings.extend(lints(file, &text));
@@ -34,6 +35,12 @@ pub(super) fn check(top: &Path, sources: &[Source]) -> Result<Vec<Finding>> {
         findings.extend(map_names(maps, contract));
     }
     Ok(findings)
+}
+
+/// The folders in `members = […]`.
+fn members(workspace: &str) -> impl Iterator<Item = &str> {
+    let list = workspace.lines().find(|line| line.starts_with("members = ")).unwrap_or_default();
+    list.split('"').skip(1).step_by(2)
 }
 
 /// Without this line the workspace's lints do not reach a member.
@@ -148,6 +155,7 @@ mod tests {
 
     #[test]
     fn a_member_without_the_lints_is_found() {
+        assert_eq!(members("members = [\"a\", \"b/c\"]\n").collect::<Vec<_>>(), ["a", "b/c"]);
         assert!(lints("a/Cargo.toml".into(), "[package]\n").is_some());
         assert!(lints("a/Cargo.toml".into(), "[package]\n[lints]\nworkspace = true\n").is_none());
     }
