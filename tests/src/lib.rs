@@ -6,3 +6,4 @@ pub mod mesh;
 pub mod process;
 pub mod sim;
 pub mod wait;
+pub mod xds;

@@ -3,5 +3,6 @@
 pub mod apply;
 pub mod enrol;
 pub mod feed;
+pub mod proxy;
 pub mod resolver;
 pub mod status;

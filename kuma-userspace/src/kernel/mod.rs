@@ -1,1 +1,2 @@
 //! Placeholder of the room; replaced by its owner.
+pub mod process;

@@ -16,6 +16,7 @@ pub const DEFAULT_OUTBOUND_PORT: Port = Port::new(15001);
 pub(super) const META_ROLE: &str = "kuma-dns.role";
 pub(super) const META_VIEW: &str = "kuma-dns.view";
 pub(super) const META_OUTBOUND_PORT: &str = "kuma-dns.outbound-port";
+pub(super) const META_OWNER: &str = "kuma-dns.owner";
 
 /// What a client is there for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]

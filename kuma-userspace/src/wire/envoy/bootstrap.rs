@@ -2,10 +2,11 @@
 //! Keeps: the stats that Envoy itself needs are kept, and the few that operators need. Called by agent::proxy.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::wire::node::{Introduction, META_OUTBOUND_PORT, META_ROLE, META_VIEW};
+use crate::wire::node::{Introduction, META_OUTBOUND_PORT, META_OWNER, META_ROLE, META_VIEW};
 
 /// Stats that are kept; all others would cost memory and CPU for each VIP. Envoy's CDS stands still for ever when
 /// `cluster_manager.` is missing (envoyproxy/envoy issue 28179).
@@ -19,6 +20,8 @@ pub struct Bootstrap {
     pub node: Introduction,
     pub xds: SocketAddr,
     pub admin: SocketAddr,
+    /// A path that says on the command line whose Envoy it is.
+    pub owner: PathBuf,
 }
 
 impl Bootstrap {
@@ -36,6 +39,7 @@ impl Bootstrap {
                     META_ROLE: node.role.word(),
                     META_VIEW: node.view,
                     META_OUTBOUND_PORT: node.outbound_port.get(),
+                    META_OWNER: self.owner,
                 },
             },
             "dynamic_resources": {
@@ -103,7 +107,7 @@ mod tests {
         let (role, view, outbound_port) = (Role::Proxy, "default".into(), Port::new(15001));
         let node = Introduction { id: "proxy-1".into(), role, view, outbound_port };
         let (xds, admin) = ("127.0.0.1:5678".parse().unwrap(), "127.0.0.1:9901".parse().unwrap());
-        let text = Bootstrap { node, xds, admin }.to_yaml();
+        let text = Bootstrap { node, xds, admin, owner: "/run/kuma-dns/default".into() }.to_yaml();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["node"]["metadata"]["kuma-dns.view"], "default");
         assert_eq!(value["node"]["metadata"]["kuma-dns.outbound-port"], 15001);

@@ -1,0 +1,226 @@
+//! The Envoy beside the workloads: started in its cgroup as a user without privileges, watched, started again, ended.
+//! Keeps: it never outlives us; its traffic is in its own cgroup from the first socket on. Started by agent/mod.rs,
+//! which brings the one thing that only the kernel room can do: [`Confine`].
+
+mod find;
+mod output;
+mod parent;
+mod ports;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+pub use self::find::{Binary, ProxyMode, find};
+use self::output::LastWords;
+use self::parent::Parent;
+use crate::model::view::Port;
+use crate::rt::Drain;
+use crate::wire::envoy::Bootstrap;
+use crate::wire::node::{Introduction, Role};
+
+/// Places a command in its cgroup and user before it is started.
+pub type Confine = Box<dyn Fn(&mut std::process::Command) -> std::io::Result<()> + Send + Sync>;
+
+/// The user that Kuma runs its data plane as.
+pub const DEFAULT_UID: u32 = 5678;
+pub const DEFAULT_ADMIN_PORT: Port = Port::new(9901);
+pub const DEFAULT_CONCURRENCY: u32 = 2;
+
+/// How long connections of a changed or removed listener live on in Envoy. Its own default keeps each old listener
+/// 10 minutes in memory.
+const DRAIN_SECS: u32 = 30;
+/// From SIGTERM until SIGKILL.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long the last lines of a dead Envoy are waited for.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
+/// An Envoy that ran this long was well: the next start does not wait for what came before.
+const WELL_AFTER: Duration = Duration::from_secs(60);
+
+/// What the proxy is started with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProxyConfig {
+    pub node_id: String,
+    /// The view, that is the mesh, whose listeners it asks for.
+    pub view: String,
+    pub xds: SocketAddr,
+    pub outbound_port: Port,
+    pub admin_port: Port,
+    /// Worker threads.
+    pub concurrency: u32,
+    /// The run folder of the instance; on Envoy's command line it says whose it is.
+    pub owner: PathBuf,
+}
+
+/// How the proxy stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProxyStatus {
+    pub path: PathBuf,
+    pub pid: Option<u32>,
+    pub started: Option<Instant>,
+    pub restarts: u64,
+    /// Why the last one ended, with what it said at its end.
+    pub last_end: Option<String>,
+}
+
+/// Why there is no proxy.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    #[error(transparent)]
+    Find(#[from] find::FindError),
+    #[error(transparent)]
+    Port(#[from] ports::PortError),
+    #[error("cannot start Envoy {}", path.display())]
+    Start { path: PathBuf, source: std::io::Error },
+    #[error("cannot watch Envoy {}", path.display())]
+    Watch { path: PathBuf, source: std::io::Error },
+}
+
+/// The supervisor of one Envoy.
+pub struct Proxy {
+    binary: Binary,
+    config: ProxyConfig,
+    confine: Confine,
+    status: watch::Sender<ProxyStatus>,
+}
+
+impl Proxy {
+    /// Checks that Envoy's ports are free, so that a second Envoy is an error in words and not a crash loop.
+    ///
+    /// # Errors
+    /// A port that somebody else listens on, with the flag that chooses another.
+    pub fn new(binary: Binary, config: ProxyConfig, confine: Confine) -> Result<Self, ProxyError> {
+        ports::check(config.admin_port, config.outbound_port)?;
+        let path = binary.path().to_owned();
+        let status = ProxyStatus { path, pid: None, started: None, restarts: 0, last_end: None };
+        Ok(Self { binary, config, confine, status: watch::Sender::new(status) })
+    }
+
+    /// How the proxy stands, also while it runs.
+    pub fn status(&self) -> watch::Receiver<ProxyStatus> {
+        self.status.subscribe()
+    }
+
+    /// Keeps an Envoy running until the drain is asked for.
+    ///
+    /// # Errors
+    /// The first start fails; later ones are tried again.
+    pub async fn run(self, drain: Drain) -> Result<(), ProxyError> {
+        let path = || self.binary.path().to_owned();
+        let parent = Parent::start().map_err(|source| ProxyError::Start { path: path(), source })?;
+        let mut backoff = FIRST_BACKOFF;
+        let mut child = self.start(&parent).await?;
+        loop {
+            let started = Instant::now();
+            let Some(end) = self.watch(&mut child, &drain).await? else { return Ok(()) };
+            warn!(path = %self.binary.path().display(), end, retry_ms = backoff.as_millis(), "Envoy ended");
+            self.status.send_modify(|status| {
+                (status.pid, status.started, status.last_end) = (None, None, Some(end));
+            });
+            if started.elapsed() >= WELL_AFTER {
+                backoff = FIRST_BACKOFF;
+            }
+            child = loop {
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    () = drain.requested() => return Ok(()),
+                }
+                backoff = (backoff * 2).min(MAX_BACKOFF);
+                match self.start(&parent).await {
+                    Ok(child) => break child,
+                    Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot start Envoy again"),
+                }
+            };
+            self.status.send_modify(|status| status.restarts += 1);
+        }
+    }
+
+    async fn start(&self, parent: &Parent) -> Result<Child, ProxyError> {
+        let failed = |source| ProxyError::Start { path: self.binary.path().to_owned(), source };
+        let mut command = self.command();
+        (self.confine)(command.as_std_mut()).map_err(failed)?;
+        let child = parent.spawn(command).await.map_err(failed)?;
+        let pid = child.id();
+        info!(pid, path = %self.binary.path().display(), outbound = %self.config.outbound_port, "Envoy started");
+        self.status.send_modify(|status| (status.pid, status.started) = (pid, Some(Instant::now())));
+        Ok(child)
+    }
+
+    fn command(&self) -> Command {
+        let config = &self.config;
+        let (id, view) = (config.node_id.clone(), config.view.clone());
+        let node = Introduction { id, role: Role::Proxy, view, outbound_port: config.outbound_port };
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, config.admin_port.get()));
+        let bootstrap = Bootstrap { node, xds: config.xds, admin, owner: config.owner.clone() };
+        let mut command = Command::new(self.binary.to_exec());
+        command.as_std_mut().env_clear();
+        command
+            .arg0("envoy")
+            .args(["--config-yaml", &bootstrap.to_yaml()])
+            .args(["--concurrency", &config.concurrency.to_string()])
+            .args(["--drain-time-s", &DRAIN_SECS.to_string()])
+            // Hot restart would claim shared memory and a socket that a second Envoy of the machine claims too.
+            .arg("--disable-hot-restart")
+            .args(["--log-level", "warning", "--log-format", output::LOG_FORMAT])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Waits for the end of `child`: `None` when we asked for it.
+    async fn watch(&self, child: &mut Child, drain: &Drain) -> Result<Option<String>, ProxyError> {
+        let failed = |source| ProxyError::Watch { path: self.binary.path().to_owned(), source };
+        let mut last_words = LastWords::default();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let status = {
+            let forwarded = output::forward(stdout, stderr, &mut last_words);
+            tokio::pin!(forwarded);
+            let mut closed = false;
+            let status = loop {
+                tokio::select! {
+                    () = &mut forwarded, if !closed => closed = true,
+                    status = child.wait() => break status.map_err(failed)?,
+                    () = drain.requested() => {
+                        stop(child).await.map_err(failed)?;
+                        return Ok(None);
+                    }
+                }
+            };
+            if !closed {
+                // Its pipes close with it; a grandchild that holds them open is not waited for.
+                let _ = tokio::time::timeout(OUTPUT_LIMIT, &mut forwarded).await;
+            }
+            status
+        };
+        Ok(Some(last_words.after(&end(status))))
+    }
+}
+
+/// Ends Envoy: politely, then for good.
+async fn stop(child: &mut Child) -> std::io::Result<()> {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // Not reaped yet, so the pid is still its own.
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    }
+    if let Ok(ended) = tokio::time::timeout(STOP_LIMIT, child.wait()).await {
+        info!(end = end(ended?), "Envoy stopped");
+        return Ok(());
+    }
+    warn!(limit_secs = STOP_LIMIT.as_secs(), "Envoy does not stop, killing it");
+    child.kill().await
+}
+
+fn end(status: ExitStatus) -> String {
+    status.to_string()
+}

@@ -1,0 +1,330 @@
+//! The xDS side of a world, in a network namespace of its own: the server on snapshots made by hand, real Envoys and
+//! agents' feeds. Keeps: ports clash with nobody's; everything ends with the namespace's thread, also on panic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use kuma_dns::agent::feed::{Feed, FeedConfig, Update};
+use kuma_dns::agent::proxy::{self, Confine, Proxy, ProxyConfig, ProxyMode};
+use kuma_dns::cp::snapshot::{MeshSnapshot, Protocol, PublishedService, Snapshot};
+use kuma_dns::cp::xds::{Server, Status, StatusReader};
+use kuma_dns::model::name::Hostname;
+use kuma_dns::model::view::{Addresses, MeshView, Port};
+use kuma_dns::rt::{Drain, DrainTrigger};
+use kuma_dns::wire::node::{Introduction, Role};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The view of every client here.
+pub const MESH: &str = "default";
+/// How often a condition is looked at again.
+const POLL: Duration = Duration::from_millis(5);
+const ADMIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs `test` in a network namespace of its own that has nothing but a loopback device.
+///
+/// # Panics
+/// When `test` fails, or the namespace cannot be made (root is needed).
+pub fn in_own_netns<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce() -> F + Send) {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+                .expect("a namespace: tests run as root");
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            assert!(up.expect("iproute2 is installed").success());
+            // The workers inherit the namespace of the thread that makes them.
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            let outcome = runtime.expect("a runtime").block_on(test());
+            outcome.unwrap_or_else(|error| panic!("{error:?}"));
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Waits until `holds` gives a value.
+///
+/// # Errors
+/// It does not within `secs`; `what` and the last reason are in the error.
+pub async fn eventually<T, F>(secs: u64, what: &str, mut holds: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(secs);
+    loop {
+        match holds().await {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error.context(format!("not within {secs} s: {what}")));
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// Mesh `default` with these services, and the TTL that removed VIPs rest twice.
+pub fn mesh(ttl_secs: u32, services: impl IntoIterator<Item = (String, PublishedService)>) -> Arc<Snapshot> {
+    let mesh = MeshSnapshot {
+        domain: Hostname::parse("mesh").expect("valid"),
+        ttl_secs,
+        ranges: vec!["240.0.0.0/4".parse().expect("valid"), "fd00:fd00::/64".parse().expect("valid")],
+        services: services.into_iter().collect(),
+    };
+    Arc::new(Snapshot { meshes: BTreeMap::from([(MESH.into(), mesh)]) })
+}
+
+/// Service number `n`: VIPs 240.0.x.y and fd00:fd00::n, port 80.
+pub fn service(n: u16, protocol: Protocol, endpoints: &[SocketAddr]) -> (String, PublishedService) {
+    let [high, low] = n.to_be_bytes();
+    let v6 = std::net::Ipv6Addr::new(0xfd00, 0xfd00, 0, 0, 0, 0, 0, n);
+    let vips = Addresses { v4: Some(Ipv4Addr::new(240, 0, high, low)), v6: Some(v6) };
+    let name = format!("service-{n}");
+    let service = PublishedService {
+        protocol,
+        hostnames: BTreeSet::from([Hostname::parse(&format!("{name}.mesh")).expect("valid")]),
+        vips,
+        ports: BTreeSet::from([Port::new(80)]),
+        endpoints: endpoints.iter().copied().collect(),
+    };
+    (name, service)
+}
+
+/// The two listeners of service `n`.
+pub fn listeners(n: u16) -> [String; 2] {
+    let [high, low] = n.to_be_bytes();
+    let v6 = std::net::Ipv6Addr::new(0xfd00, 0xfd00, 0, 0, 0, 0, 0, n);
+    [format!("outbound:240.0.{high}.{low}:80"), format!("outbound:[{v6}]:80")]
+}
+
+/// A running xDS server.
+pub struct ControlPlane {
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    pub addr: SocketAddr,
+    status: StatusReader,
+    trigger: DrainTrigger,
+    tasks: JoinSet<()>,
+}
+
+impl ControlPlane {
+    /// Starts one on `port`; 0 takes any.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub async fn start(port: u16, snapshot: Arc<Snapshot>) -> anyhow::Result<Self> {
+        let server = Server::bind((Ipv4Addr::LOCALHOST, port).into()).await?;
+        let (addr, status) = (server.local_addr(), server.status());
+        let (snapshots, published) = watch::channel(snapshot);
+        let (trigger, drain) = Drain::pair();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { server.run(published, drain).await.expect("the server serves") });
+        Ok(Self { snapshots, addr, status, trigger, tasks })
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        self.status.read()
+    }
+
+    /// What the operator reads about clients that refuse something.
+    pub fn refused(&self) -> Vec<(String, String)> {
+        let clients = self.status().views.into_iter().flat_map(|view| view.clients);
+        clients.flat_map(|client| client.refused).map(|refused| (refused.name, refused.reason)).collect()
+    }
+
+    /// What it waits for.
+    pub fn waiting(&self) -> Vec<String> {
+        self.status().views.into_iter().flat_map(|view| view.waiting).collect()
+    }
+
+    /// Ends it as a control plane that is stopped ends.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.trigger.request();
+        tokio::time::timeout(ADMIN_LIMIT, self.tasks.join_next()).await.context("the server does not end")?;
+        Ok(())
+    }
+}
+
+/// A real Envoy under our supervisor.
+pub struct Envoy {
+    admin: SocketAddr,
+    trigger: DrainTrigger,
+    tasks: JoinSet<()>,
+}
+
+impl Envoy {
+    /// Starts one; `outbound` and `admin` are its ports.
+    ///
+    /// # Errors
+    /// No Envoy is installed, a port is taken.
+    pub fn start(
+        xds: SocketAddr,
+        id: &str,
+        outbound: u16,
+        admin: u16,
+        confine: Confine,
+    ) -> anyhow::Result<Self> {
+        let binary = proxy::find(&ProxyMode::Auto)?.context("auto finds one or fails")?;
+        let config = ProxyConfig {
+            node_id: id.into(),
+            view: MESH.into(),
+            xds,
+            outbound_port: Port::new(outbound),
+            admin_port: Port::new(admin),
+            concurrency: 2,
+            owner: "/run/kuma-dns/test".into(),
+        };
+        let proxy = Proxy::new(binary, config, confine)?;
+        let (trigger, drain) = Drain::pair();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { proxy.run(drain).await.expect("Envoy starts") });
+        Ok(Self { admin: (Ipv4Addr::LOCALHOST, admin).into(), trigger, tasks })
+    }
+
+    /// Asks the admin interface.
+    ///
+    /// # Errors
+    /// It does not answer, or not with 200.
+    pub async fn get(&self, path: &str) -> anyhow::Result<String> {
+        let ask = async {
+            let mut stream = TcpStream::connect(self.admin).await?;
+            stream
+                .write_all(
+                    format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").as_bytes(),
+                )
+                .await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            anyhow::Ok(answer)
+        };
+        let answer =
+            tokio::time::timeout(ADMIN_LIMIT, ask).await.context("Envoy's admin does not answer")??;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+        if head.contains("transfer-encoding: chunked") { unchunked(body) } else { Ok(body.to_owned()) }
+    }
+
+    /// Its dynamic listeners by name, with the version that is active.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn listeners(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        self.active("dynamic_listeners", |listener| {
+            let version = listener["active_state"]["version_info"].as_str()?;
+            Some((listener["name"].as_str()?.to_owned(), version.to_owned()))
+        })
+        .await
+    }
+
+    /// Its dynamic clusters by name, with the version that is active.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn clusters(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        self.active("dynamic_active_clusters", |cluster| {
+            Some((
+                cluster["cluster"]["name"].as_str()?.to_owned(),
+                cluster["version_info"].as_str()?.to_owned(),
+            ))
+        })
+        .await
+    }
+
+    async fn active(
+        &self,
+        resource: &str,
+        read: impl Fn(&serde_json::Value) -> Option<(String, String)>,
+    ) -> anyhow::Result<BTreeMap<String, String>> {
+        let dump: serde_json::Value =
+            serde_json::from_str(&self.get(&format!("/config_dump?resource={resource}")).await?)?;
+        let configs = dump["configs"].as_array().cloned().unwrap_or_default();
+        Ok(configs.iter().filter_map(read).collect())
+    }
+
+    /// One counter or gauge.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub async fn stat(&self, name: &str) -> anyhow::Result<u64> {
+        let stats = self.get("/stats").await?;
+        let Some(value) = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")) else {
+            bail!("no stat {name}");
+        };
+        Ok(value.trim().parse()?)
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.trigger.request();
+        tokio::time::timeout(ADMIN_LIMIT, self.tasks.join_next()).await.context("Envoy does not end")?;
+        Ok(())
+    }
+}
+
+/// A body without the sizes of its chunks (RFC 9112 section 7.1).
+fn unchunked(mut body: &str) -> anyhow::Result<String> {
+    let mut whole = String::new();
+    loop {
+        let (size, rest) = body.split_once("\r\n").context("a chunk without size")?;
+        let size = usize::from_str_radix(size, 16)?;
+        if size == 0 {
+            return Ok(whole);
+        }
+        whole.push_str(rest.get(..size).context("a chunk that is cut")?);
+        body = rest.get(size + 2..).context("a chunk without end")?;
+    }
+}
+
+/// An agent's feed that takes every view, or refuses it while told so.
+pub struct Agent {
+    pub views: watch::Receiver<Option<Arc<MeshView>>>,
+    /// What it answers to the control plane.
+    pub answer: watch::Sender<Result<(), String>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Agent {
+    /// Starts one.
+    pub fn start(control_plane: SocketAddr, id: &str) -> Self {
+        let (id, view) = (id.into(), MESH.into());
+        let node = Introduction { id, role: Role::Agent, view, outbound_port: Port::new(15001) };
+        let (feed, mut updates) = Feed::new(FeedConfig { control_plane, node });
+        let (seen, views) = watch::channel(None);
+        let (answer, answers) = watch::channel(Ok(()));
+        let mut tasks = JoinSet::new();
+        let (trigger, drain) = Drain::pair();
+        tasks.spawn(async move {
+            let _trigger = trigger;
+            feed.run(drain).await.expect("the feed follows");
+        });
+        tasks.spawn(async move {
+            while let Some(Update { view, answer }) = updates.recv().await {
+                seen.send_replace(Some(view));
+                let said = answers.borrow().clone();
+                let _ = answer.send(said);
+            }
+        });
+        Self { views, answer, _tasks: tasks }
+    }
+
+    /// How many routes its view has; `None` before the first.
+    pub fn routes(&self) -> Option<usize> {
+        self.views.borrow().as_ref().map(|view| view.routes.len())
+    }
+}
+
+/// An Envoy that stays in the cgroup and user of the test.
+pub fn anywhere() -> Confine {
+    Box::new(|_| Ok(()))
+}
