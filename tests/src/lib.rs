@@ -2,8 +2,14 @@
 
 pub mod backend;
 pub mod binaries;
+pub mod cgroup;
+pub mod datapath;
+pub mod fork;
 pub mod mesh;
+pub mod netlink;
+pub mod netns;
 pub mod process;
+pub mod proxy;
 pub mod sim;
 pub mod wait;
 pub mod xds;

@@ -1,0 +1,115 @@
+//! The cgroups of proxies: getsockopt and the accept side of sockops are attached there, and only while a pod points there.
+//! Keeps: attached before the first pod, detached after the last. Called by mod and datapath.rs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::kernel::error::KernelError;
+use crate::kernel::hooks::{Hook, Place};
+use crate::kernel::links::{self, Target, Transaction};
+use crate::kernel::pins::{LinkName, Pins};
+use crate::model::datapath::NetnsCookie;
+
+/// Which pods each proxy cgroup serves, by cgroup id.
+#[derive(Debug, Default)]
+pub(super) struct Proxies(BTreeMap<u64, BTreeSet<NetnsCookie>>);
+
+impl Proxies {
+    /// Remembers that this proxy serves this pod, and returns the proxy that served it before and now serves nobody.
+    pub(super) fn assign(&mut self, cgroup: u64, pod: NetnsCookie) -> Option<u64> {
+        let left = self.owner(pod).filter(|before| *before != cgroup);
+        let idle = left.and_then(|before| self.leave(before, pod));
+        self.0.entry(cgroup).or_default().insert(pod);
+        idle
+    }
+
+    /// Forgets the pod, and returns the proxy that now serves nobody.
+    pub(super) fn remove(&mut self, pod: NetnsCookie) -> Option<u64> {
+        self.owner(pod).and_then(|cgroup| self.leave(cgroup, pod))
+    }
+
+    /// Does this proxy serve anybody?
+    pub(super) fn serves(&self, cgroup: u64) -> bool {
+        self.0.contains_key(&cgroup)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
+        self.0.keys().copied()
+    }
+
+    fn owner(&self, pod: NetnsCookie) -> Option<u64> {
+        self.0.iter().find(|(_cgroup, pods)| pods.contains(&pod)).map(|(cgroup, _pods)| *cgroup)
+    }
+
+    fn leave(&mut self, cgroup: u64, pod: NetnsCookie) -> Option<u64> {
+        let pods = self.0.get_mut(&cgroup)?;
+        pods.remove(&pod);
+        if !pods.is_empty() {
+            return None;
+        }
+        self.0.remove(&cgroup);
+        Some(cgroup)
+    }
+}
+
+/// The hooks of a proxy's cgroup, in attach order. Below the workloads' cgroup sockops is there already.
+fn hooks(proxy: &Path, workloads: &Path) -> impl Iterator<Item = Hook> {
+    let covered = proxy.starts_with(workloads);
+    Hook::ALL.into_iter().filter(move |hook| match hook.place() {
+        Place::Proxies => true,
+        Place::Both => !covered,
+        Place::Workloads => false,
+    })
+}
+
+/// Attaches to a proxy's cgroup whatever is not there yet, and swaps in the programs where it is.
+pub(super) fn attach(
+    transaction: &mut Transaction,
+    pins: &Pins,
+    programs: &BTreeMap<Hook, OwnedFd>,
+    proxy: &Target,
+    workloads: &Path,
+) -> Result<(), KernelError> {
+    for hook in hooks(&proxy.path, workloads) {
+        if let Some(program) = programs.get(&hook) {
+            transaction.ensure(pins, LinkName::proxy(hook, proxy.id), program, proxy)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes everything off a proxy's cgroup, in reverse order.
+pub(super) fn detach(pins: &Pins, cgroup: u64) -> Result<(), KernelError> {
+    for hook in Hook::ALL.into_iter().rev().filter(|hook| hook.place() != Place::Workloads) {
+        links::detach(pins, LinkName::proxy(hook, cgroup))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_left_when_its_last_pod_goes() {
+        let mut proxies = Proxies::default();
+        let (first, second) = (NetnsCookie(1), NetnsCookie(2));
+        assert_eq!(
+            [proxies.assign(10, first), proxies.assign(10, second), proxies.assign(10, first)],
+            [None; 3]
+        );
+        assert_eq!(proxies.remove(first), None);
+        assert_eq!(proxies.assign(11, second), Some(10), "a pod that moves leaves its old proxy");
+        assert_eq!(proxies.remove(second), Some(11));
+        assert_eq!(proxies.remove(second), None);
+    }
+
+    #[test]
+    fn a_proxy_below_the_workloads_needs_no_second_sockops() {
+        let of = |proxy: &str| hooks(Path::new(proxy), Path::new("/cg/workloads")).collect::<Vec<_>>();
+        assert_eq!(of("/cg/proxy"), [Hook::Getsockopt, Hook::Bind6, Hook::Sockops]);
+        assert_eq!(of("/cg/workloads/pod/envoy"), [Hook::Getsockopt, Hook::Bind6]);
+        assert_eq!(of("/cg/workloads"), [Hook::Getsockopt, Hook::Bind6]);
+    }
+}
