@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod cgroup;
 pub mod datapath;
 pub mod fork;
+pub mod history;
 pub mod mesh;
 pub mod netlink;
 pub mod netns;

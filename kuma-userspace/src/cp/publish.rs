@@ -1,13 +1,16 @@
-//! Resources to snapshots: names, VIPs, the store, then everybody who listens.
-//! Keeps: persist before publish (what the store refused nobody hears of); a failure costs time, not VIPs: the state is read
-//! back from the store and the change tried again. Called by cp (open, tasks).
+//! Resources to snapshots: names, VIPs, the store. Knows no task and no channel; its calls block.
+//! Keeps: persist before publish (what the store refused is in no snapshot); a failure costs time, not VIPs: the state is
+//! read back from the store and the change tried again. Called by cp (open) and the task in publish::task.
+
+mod task;
+
+pub(super) use self::task::Publish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use super::allocator::{Allocator, Doubled, Family, Lost};
 use super::clock::Clock;
@@ -19,13 +22,8 @@ use super::status::{self, StatusCell};
 use super::store::{Loaded, Quarantined, Store, StoreError};
 use crate::model::resource::{DEFAULT_MESH, Service, ServiceKey};
 use crate::model::view::Addresses;
-use crate::rt::Drain;
 
-/// First wait after the store failed; it doubles up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// Decides and stores; knows no task and no channel. Calls block.
+/// Decides and stores.
 pub(super) struct Publisher {
     store: Box<dyn Store>,
     clock: Clock,
@@ -201,110 +199,5 @@ fn warn_doubled(doubled: &[Doubled]) {
     }
 }
 
-/// The task: publishes whenever resources change, and when rested addresses can help.
-pub(super) struct Publish {
-    pub(super) publisher: Publisher,
-    pub(super) resources: watch::Receiver<Arc<Resources>>,
-    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
-    pub(super) status: StatusCell,
-    pub(super) again_in: Option<Duration>,
-}
-
-/// Why publishing ended.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    #[error("storing VIPs panicked")]
-    Panicked(#[source] tokio::task::JoinError),
-}
-
-impl Publish {
-    /// Publishes the first time; what fails here fails the start.
-    pub(super) fn first(
-        mut publisher: Publisher,
-        resources: watch::Receiver<Arc<Resources>>,
-        status: StatusCell,
-    ) -> Result<Self, StoreError> {
-        let now = resources.borrow().clone();
-        let published = publisher.publish(&now)?;
-        publisher.report(&now, &published, &status);
-        let again_in = published.again_in;
-        let snapshots = watch::channel(Arc::new(published.snapshot)).0;
-        Ok(Self { publisher, resources, snapshots, status, again_in })
-    }
-
-    pub(super) async fn run(mut self, drain: Drain) -> Result<(), PublishError> {
-        let mut retry = RETRY_MIN;
-        loop {
-            let again_in = self.again_in;
-            let timer = async {
-                match again_in {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = drain.requested() => return Ok(()),
-                () = timer => {}
-                changed = self.resources.changed() => if changed.is_err() {
-                    // Whoever reads the files has ended; everybody else is about to.
-                    drain.requested().await;
-                    return Ok(());
-                },
-            }
-            let resources = self.resources.borrow_and_update().clone();
-            let (publisher, outcome) = step(self.publisher, resources.clone()).await?;
-            self.publisher = publisher;
-            self.again_in = match outcome {
-                Ok(published) => {
-                    retry = RETRY_MIN;
-                    self.publisher.report(&resources, &published, &self.status);
-                    announce(&self.snapshots, published.snapshot);
-                    published.again_in
-                }
-                Err(refused) => {
-                    error!(error = %chain(&refused), "VIPs were not stored, so nothing new is published");
-                    self.status.update(|status| status.store_error = Some(chain(&refused)));
-                    let wait = retry;
-                    retry = (retry * 2).min(RETRY_MAX);
-                    Some(wait)
-                }
-            };
-        }
-    }
-}
-
-type Stepped = (Publisher, Result<Published, StoreError>);
-
-/// One step on a thread that may block.
-async fn step(mut publisher: Publisher, resources: Arc<Resources>) -> Result<Stepped, PublishError> {
-    let work = move || {
-        let outcome = publisher.publish(&resources);
-        (publisher, outcome)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(PublishError::Panicked)
-}
-
-fn announce(snapshots: &watch::Sender<Arc<Snapshot>>, snapshot: Snapshot) {
-    let services: usize = snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
-    let changed = snapshots.send_if_modified(|current| {
-        let changed = **current != snapshot;
-        if changed {
-            *current = Arc::new(snapshot);
-        }
-        changed
-    });
-    if changed {
-        info!(services, "published");
-    }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
-}
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
         resting: resting.collect(),
     };
     let json = serde_json::to_vec(&stored)?;
-    let mut bytes = checksum(&json).to_be_bytes().to_vec();
+    let mut bytes = checksum(&key(&record.service), &json).to_be_bytes().to_vec();
     bytes.extend(json);
     Ok(bytes)
 }
@@ -68,7 +68,7 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
 /// The record that stands under a key.
 pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Record, Damage> {
     let (mesh, service) = key.split_once('/').ok_or_else(|| Damage::Key(key.into()))?;
-    let stored = content(bytes)?;
+    let stored = content(key, bytes)?;
     let resting = stored.resting.into_iter().map(|resting| Resting {
         address: resting.address,
         since_secs: resting.since,
@@ -83,23 +83,23 @@ pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Record, Damage> {
 }
 
 /// The version of the record in these bytes; damaged bytes count as none, so that they can be replaced.
-pub(super) fn version(bytes: &[u8]) -> u64 {
-    content(bytes).map_or(0, |stored| stored.version)
+pub(super) fn version(key: &str, bytes: &[u8]) -> u64 {
+    content(key, bytes).map_or(0, |stored| stored.version)
 }
 
-fn content(bytes: &[u8]) -> Result<Stored, Damage> {
+fn content(key: &str, bytes: &[u8]) -> Result<Stored, Damage> {
     let (sum, json) = bytes.split_first_chunk::<CHECKSUM_BYTES>().ok_or(Damage::Short(bytes.len()))?;
-    if u64::from_be_bytes(*sum) != checksum(json) {
+    if u64::from_be_bytes(*sum) != checksum(key, json) {
         return Err(Damage::Checksum);
     }
     serde_json::from_slice(json).map_err(Damage::Content)
 }
 
-/// FNV-1a, 64 bits: finds flipped bits and torn writes; it is no defence against forgery.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+/// FNV-1a, 64 bits, over key and content: finds flipped bits, torn writes and records under another's key; it is no
+/// defence against forgery.
+fn checksum(key: &str, json: &[u8]) -> u64 {
+    let bytes = key.bytes().chain([0]).chain(json.iter().copied());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -118,7 +118,8 @@ mod tests {
     fn a_record_survives_the_round_trip_in_its_next_version() {
         let bytes = encode(&record()).unwrap();
         assert_eq!(decode("default/redis", &bytes).unwrap(), Record { version: 8, ..record() });
-        assert_eq!(version(&bytes), 8);
+        assert_eq!(version("default/redis", &bytes), 8);
+        assert!(decode("default/other", &bytes).is_err(), "it belongs to another service");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Loaded, Quarantined, Store, StoreError, codec};
 use crate::cp::allocator::Changes;
@@ -24,6 +24,9 @@ const SCHEMA: u64 = 1;
 /// Pages that redb keeps in memory: the records of about 100,000 services.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
+/// Missing records that are reported one by one.
+const MAX_MISSING: u64 = 1_000;
+
 /// Records in a file.
 #[derive(Debug)]
 pub struct Embedded {
@@ -31,11 +34,56 @@ pub struct Embedded {
     path: PathBuf,
 }
 
-/// What the file holds: records, and the keys of what is none with the reason.
+/// What the file holds.
 #[derive(Default)]
 struct Read {
     records: Vec<Record>,
-    damaged: Vec<(String, String)>,
+    /// The records' keys and bytes; kept only when something is damaged.
+    sound: Vec<(String, Vec<u8>)>,
+    damaged: Vec<Damaged>,
+}
+
+struct Damaged {
+    key: String,
+    reason: String,
+    bytes: Vec<u8>,
+}
+
+/// Runs what reads a file that may have been damaged from outside: redb trusts its own structures and panics where they
+/// are broken. Such a file is an error like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let broken = || redb::Error::Corrupted("its structure is broken".into());
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err(broken()))
+}
+
+/// Tells records from damage. Records that the table counts and that cannot be reached are damage too.
+fn sort_out(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Read, redb::Error> {
+    let (mut read, mut seen) = (Read::default(), 0);
+    for row in table.iter()? {
+        let (key, value) = row?;
+        seen += 1;
+        match codec::decode(key.value(), value.value()) {
+            Ok(record) => read.records.push(record),
+            Err(damage) => read.damaged.push(Damaged {
+                key: key.value().to_owned(),
+                reason: damage.to_string(),
+                bytes: value.value().to_vec(),
+            }),
+        }
+    }
+    for number in seen..table.len()?.min(seen + MAX_MISSING) {
+        let (key, reason) = (format!("(missing {number})"), "the record cannot be found any more".to_owned());
+        read.damaged.push(Damaged { key, reason, bytes: Vec::new() });
+    }
+    if !read.damaged.is_empty() {
+        for row in table.iter()? {
+            let (key, value) = row?;
+            if codec::decode(key.value(), value.value()).is_ok() {
+                read.sound.push((key.value().to_owned(), value.value().to_vec()));
+            }
+        }
+    }
+    Ok(read)
 }
 
 impl Embedded {
@@ -53,20 +101,30 @@ impl Embedded {
         let mut options = std::fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let new = options.open(&path).and_then(|file| file.metadata()).map_err(create)?.len() == 0;
-        let mut builder = Database::builder();
-        let database = builder.set_cache_size(CACHE_BYTES).create(&path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-            other => StoreError::Unreadable { path: path.clone(), source: Box::new(other.into()) },
-        })?;
+        let store = Self::open_file(path.clone())?;
         if new {
             // A new file is safe only when its directory is on disk as well (fsync(2)).
             std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(create)?;
         }
-        let store = Self { database, path };
-        let found = store.schema().map_err(|source| store.failed("read", source))?;
-        match found {
-            SCHEMA => Ok(store),
-            found => Err(StoreError::Schema { path: store.path.clone(), found, wanted: SCHEMA }),
+        Ok(store)
+    }
+
+    /// Opens the file and reads all of it once.
+    fn open_file(path: PathBuf) -> Result<Self, StoreError> {
+        let opened = guarded(|| {
+            let database = Database::builder().set_cache_size(CACHE_BYTES).create(&path)?;
+            let store = Self { database, path: path.clone() };
+            let schema = store.schema()?;
+            if schema == SCHEMA {
+                store.read()?;
+            }
+            Ok((store, schema))
+        });
+        match opened {
+            Ok((store, SCHEMA)) => Ok(store),
+            Ok((_, found)) => Err(StoreError::Schema { path, found, wanted: SCHEMA }),
+            Err(redb::Error::DatabaseAlreadyOpen) => Err(StoreError::InUse { path }),
+            Err(source) => Err(StoreError::Unreadable { path, source: Box::new(source) }),
         }
     }
 
@@ -92,28 +150,23 @@ impl Embedded {
 
     fn read(&self) -> Result<Read, redb::Error> {
         let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(RECORDS)?;
-        let mut read = Read::default();
-        for row in table.iter()? {
-            let (key, value) = row?;
-            match codec::decode(key.value(), value.value()) {
-                Ok(record) => read.records.push(record),
-                Err(damage) => read.damaged.push((key.value().to_owned(), damage.to_string())),
-            }
-        }
-        Ok(read)
+        sort_out(&transaction.open_table(RECORDS)?)
     }
 
-    fn set_aside(&self, damaged: &[(String, String)]) -> Result<(), redb::Error> {
+    /// Moves what is damaged to the quarantine and writes the rest anew: a changed key hides its neighbours as well.
+    fn set_damage_aside(&self) -> Result<(), redb::Error> {
         let since_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let transaction = self.database.begin_write()?;
         {
-            let mut records = transaction.open_table(RECORDS)?;
+            let read = sort_out(&transaction.open_table(RECORDS)?)?;
             let mut quarantine = transaction.open_table(QUARANTINE)?;
-            for (key, reason) in damaged {
-                if let Some(bytes) = records.remove(key.as_str())? {
-                    quarantine.insert(key.as_str(), (since_secs, reason.as_str(), bytes.value()))?;
-                }
+            for Damaged { key, reason, bytes } in &read.damaged {
+                quarantine.insert(key.as_str(), (since_secs, reason.as_str(), bytes.as_slice()))?;
+            }
+            transaction.delete_table(RECORDS)?;
+            let mut records = transaction.open_table(RECORDS)?;
+            for (key, bytes) in &read.sound {
+                records.insert(key.as_str(), bytes.as_slice())?;
             }
         }
         Ok(transaction.commit()?)
@@ -159,7 +212,7 @@ fn apply(
     {
         let key = codec::key(&record.service);
         let service = || record.service.clone();
-        let found = records.get(key.as_str())?.map_or(0, |bytes| codec::version(bytes.value()));
+        let found = records.get(key.as_str())?.map_or(0, |bytes| codec::version(&key, bytes.value()));
         if found != record.version {
             return Ok(Err(StoreError::Conflict { service: service(), expected: record.version, found }));
         }
@@ -177,15 +230,20 @@ fn apply(
 
 impl Store for Embedded {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        let Read { records, damaged } = self.read().map_err(|source| self.failed("read", source))?;
-        if !damaged.is_empty() {
-            self.set_aside(&damaged).map_err(|source| self.failed("set damaged records aside in", source))?;
-        }
-        let quarantined = self.quarantined().map_err(|source| self.failed("read", source))?;
-        Ok(Loaded { records, quarantined })
+        let load = || {
+            let read = self.read()?;
+            if !read.damaged.is_empty() {
+                self.set_damage_aside()?;
+            }
+            Ok(Loaded { records: read.records, quarantined: self.quarantined()? })
+        };
+        guarded(load).map_err(|source| self.failed("read", source))
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
         self.write(changes).map_err(|source| self.failed("write", source))?
     }
 }
+
+#[cfg(test)]
+mod tests;

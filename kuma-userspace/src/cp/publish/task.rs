@@ -1,0 +1,127 @@
+//! Publishes whenever resources change, when rested addresses can help, and again after the store failed.
+//! Keeps: a snapshot is sent only when it differs, and only after it was stored. Started by cp.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::{Published, Publisher};
+use crate::cp::resources::Resources;
+use crate::cp::snapshot::Snapshot;
+use crate::cp::status::StatusCell;
+use crate::cp::store::StoreError;
+use crate::rt::Drain;
+
+/// First wait after the store failed; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The task.
+pub(in crate::cp) struct Publish {
+    publisher: Publisher,
+    resources: watch::Receiver<Arc<Resources>>,
+    pub(in crate::cp) snapshots: watch::Sender<Arc<Snapshot>>,
+    status: StatusCell,
+    again_in: Option<Duration>,
+}
+
+/// Why publishing ended.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cp) enum PublishError {
+    #[error("storing VIPs panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+impl Publish {
+    /// Publishes the first time; what fails here fails the start.
+    pub(in crate::cp) fn first(
+        mut publisher: Publisher,
+        resources: watch::Receiver<Arc<Resources>>,
+        status: StatusCell,
+    ) -> Result<Self, StoreError> {
+        let now = resources.borrow().clone();
+        let published = publisher.publish(&now)?;
+        publisher.report(&now, &published, &status);
+        let again_in = published.again_in;
+        let snapshots = watch::channel(Arc::new(published.snapshot)).0;
+        Ok(Self { publisher, resources, snapshots, status, again_in })
+    }
+
+    pub(in crate::cp) async fn run(mut self, drain: Drain) -> Result<(), PublishError> {
+        let mut retry = RETRY_MIN;
+        loop {
+            let again_in = self.again_in;
+            let timer = async {
+                match again_in {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = drain.requested() => return Ok(()),
+                () = timer => {}
+                changed = self.resources.changed() => if changed.is_err() {
+                    // Whoever reads the files has ended; everybody else is about to.
+                    drain.requested().await;
+                    return Ok(());
+                },
+            }
+            let resources = self.resources.borrow_and_update().clone();
+            let (publisher, outcome) = step(self.publisher, resources.clone()).await?;
+            self.publisher = publisher;
+            self.again_in = match outcome {
+                Ok(published) => {
+                    retry = RETRY_MIN;
+                    self.publisher.report(&resources, &published, &self.status);
+                    announce(&self.snapshots, published.snapshot);
+                    published.again_in
+                }
+                Err(refused) => {
+                    error!(error = %chain(&refused), "VIPs were not stored, so nothing new is published");
+                    self.status.update(|status| status.store_error = Some(chain(&refused)));
+                    let wait = retry;
+                    retry = (retry * 2).min(RETRY_MAX);
+                    Some(wait)
+                }
+            };
+        }
+    }
+}
+
+type Stepped = (Publisher, Result<Published, StoreError>);
+
+/// One step on a thread that may block.
+async fn step(mut publisher: Publisher, resources: Arc<Resources>) -> Result<Stepped, PublishError> {
+    let work = move || {
+        let outcome = publisher.publish(&resources);
+        (publisher, outcome)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(PublishError::Panicked)
+}
+
+fn announce(snapshots: &watch::Sender<Arc<Snapshot>>, snapshot: Snapshot) {
+    let services: usize = snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
+    let changed = snapshots.send_if_modified(|current| {
+        let changed = **current != snapshot;
+        if changed {
+            *current = Arc::new(snapshot);
+        }
+        changed
+    });
+    if changed {
+        info!(services, "published");
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,80 @@
+//! Persist before publish, with a store that fails.
+
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::cp::allocator::Changes;
+use crate::cp::store::Memory;
+
+/// A store whose next commits fail as often as it is told; both ends see the same records.
+#[derive(Clone, Default)]
+struct Flaky(Arc<Mutex<(Memory, usize)>>);
+
+impl Store for Flaky {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        self.0.lock().unwrap().0.load()
+    }
+
+    fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        let mut inner = self.0.lock().unwrap();
+        if inner.1 > 0 {
+            inner.1 -= 1;
+            let source = Box::new(redb::Error::Io(std::io::ErrorKind::StorageFull.into()));
+            return Err(StoreError::Failed { verb: "write", path: "/nowhere".into(), source });
+        }
+        inner.0.commit(changes)
+    }
+}
+
+fn resources(names: &[&str]) -> Resources {
+    let services = names.iter().map(|name| (ServiceKey::new("default", name), Service::default()));
+    Resources { settings: Settings::default(), services: services.collect() }
+}
+
+fn vip(published: &Published, name: &str) -> String {
+    published.snapshot.meshes["default"].services[name].vips.v4.unwrap().to_string()
+}
+
+#[test]
+fn what_the_store_refused_is_tried_again_and_no_vip_is_lost_or_changed() {
+    let store = Flaky::default();
+    let mut publisher = Publisher::open(Box::new(store.clone()), &Settings::default()).unwrap();
+    publisher.publish(&resources(&["a"])).unwrap();
+    store.0.lock().unwrap().1 = 2;
+    for _ in 0..2 {
+        publisher.publish(&resources(&["a", "b"])).unwrap_err();
+        assert_eq!(store.clone().load().unwrap().records.len(), 1, "nothing of it was stored");
+    }
+    let published = publisher.publish(&resources(&["a", "c"])).unwrap();
+    assert_eq!((vip(&published, "a"), vip(&published, "c")), ("240.0.0.0".into(), "240.0.0.1".into()));
+}
+
+#[test]
+fn a_restart_publishes_the_same_vips() {
+    let store = Flaky::default();
+    let mut before = Publisher::open(Box::new(store.clone()), &Settings::default()).unwrap();
+    before.publish(&resources(&["b"])).unwrap();
+    let published = before.publish(&resources(&["a", "b"])).unwrap();
+    let mut after = Publisher::open(Box::new(store), &Settings::default()).unwrap();
+    let again = after.publish(&resources(&["a", "b"])).unwrap();
+    assert_eq!(again.snapshot, published.snapshot);
+    assert_eq!(vip(&again, "b"), "240.0.0.0");
+}
+
+#[test]
+fn a_snapshot_holds_names_ports_ranges_and_the_default_mesh() {
+    let mut publisher = Publisher::open(Box::new(Memory::default()), &Settings::default()).unwrap();
+    let empty = publisher.publish(&resources(&[])).unwrap();
+    assert_eq!(empty.snapshot.meshes.keys().collect::<Vec<_>>(), ["default"]);
+    let mut resources = resources(&["web_1"]);
+    resources.services.insert(ServiceKey::new("other", "web_1"), Service::default());
+    let snapshot = publisher.publish(&resources).unwrap().snapshot;
+    let (mine, other) = (&snapshot.meshes["default"], &snapshot.meshes["other"]);
+    let names: Vec<String> = mine.services["web_1"].hostnames.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["web.1.mesh", "web_1.mesh"]);
+    assert_ne!(mine.services["web_1"].vips, other.services["web_1"].vips, "VIPs are unique over all meshes");
+    assert_eq!(mine.services["web_1"].ports.iter().map(|port| port.get()).collect::<Vec<_>>(), [80]);
+    assert_eq!(mine.ranges, Settings::default().pools.ranges());
+    let gone = publisher.publish(&self::resources(&[])).unwrap().snapshot;
+    assert!(gone.meshes["other"].services.is_empty(), "a mesh stays, so that its removals are heard");
+}
