@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod artifacts;
+mod bench;
 mod ebpf;
 mod setup;
 mod test;
@@ -16,6 +18,7 @@ mod vmtest;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
 enum Xtask {
+    Bench(bench::Args),
     BuildEbpf(ebpf::Args),
     Setup(setup::Args),
     Test(test::Args),
@@ -24,6 +27,7 @@ enum Xtask {
 
 fn main() -> ExitCode {
     let result = match Xtask::parse() {
+        Xtask::Bench(args) => bench::run(&args),
         Xtask::BuildEbpf(args) => setup::ensure(&[setup::Part::Bpf]).and_then(|()| ebpf::run(args)),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Test(args) => test::run(&args),

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -105,6 +106,11 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
         install(&missing, &apt)?;
     }
     bail!("set-up did not come to an end in {ROUNDS_MAX} rounds")
+}
+
+/// The Envoy that tests and benchmarks use, if there is one.
+pub(crate) fn envoy() -> Option<PathBuf> {
+    envoy::find()
 }
 
 /// Is everything of these parts here? Used to decide whether a suite can run.

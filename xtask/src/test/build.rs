@@ -1,13 +1,13 @@
 //! Builds every test binary once and says where each lies. Called by test.
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::Stdio;
 
-use anyhow::{Context as _, Result, bail};
-use cargo_metadata::{Artifact, Message, TargetKind};
-use xtask::{cargo, target};
+use anyhow::{Context as _, Result};
+use cargo_metadata::{Artifact, TargetKind};
+use xtask::target;
+
+use crate::artifacts;
 
 /// The files of tests/tests that also run on other kernels.
 const GUEST_SUITES: [&str; 2] = ["sockets", "lifecycle"];
@@ -45,30 +45,15 @@ impl Built {
     }
 }
 
-/// Builds the default members' tests and binaries, then xtask's own in its own target folder.
+/// Builds the default members' tests and binaries, then the tests of xtask in its own target folder.
 pub(super) fn all() -> Result<Built> {
     let mut built = Built::default();
-    build(&["--bins"], &mut built)?;
-    let own = target().join("xtask");
-    build(&["--package=xtask", &format!("--target-dir={}", own.display())], &mut built)?;
+    let own = format!("--target-dir={}", target().join("xtask").display());
+    let product = artifacts::build(&["--tests", "--bins"])?;
+    for artifact in product.into_iter().chain(artifacts::build(&["--tests", "--package=xtask", &own])?) {
+        built.take(artifact);
+    }
     Ok(built)
-}
-
-fn build(options: &[&str], built: &mut Built) -> Result<()> {
-    let mut command = cargo();
-    command.args(["build", "--locked", "--tests", "--message-format=json-render-diagnostics"]);
-    let mut child = command.args(options).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
-    let stdout = child.stdout.take().expect("stdout is piped, four lines up");
-    for message in Message::parse_stream(BufReader::new(stdout)) {
-        if let Message::CompilerArtifact(artifact) = message.context("cannot read from cargo")? {
-            built.take(artifact);
-        }
-    }
-    let status = child.wait().context("cannot wait for cargo")?;
-    if !status.success() {
-        bail!("the tests do not build");
-    }
-    Ok(())
 }
 
 impl Built {

@@ -1,0 +1,65 @@
+//! `cargo xtask bench NAME`: runs a benchmark, shows a table, writes NAME.json and NAME.svg, and compares each figure with
+//! its goal. Keeps: the last line is `N goals met, N missed`, and a missed goal is exit code 1. Called by people.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use xtask::target;
+
+use self::figures::Report;
+
+mod figures;
+mod picture;
+mod process;
+mod vip;
+
+/// Run a benchmark and compare its figures with their goals.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What is measured.
+    name: Name,
+    /// A third of the rounds: good for a look, too noisy for a verdict.
+    #[arg(long)]
+    quick: bool,
+    /// Where NAME.json and NAME.svg go; without it, target/bench.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Name {
+    /// What the way through a virtual IP costs, beside iptables and nft.
+    Vip,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Effort {
+    Full,
+    Quick,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let effort = if args.quick { Effort::Quick } else { Effort::Full };
+    let out = args.out.clone().unwrap_or_else(|| target().join("bench"));
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let report = match args.name {
+        Name::Vip => vip::run(effort)?,
+    };
+    conclude(&report, &out)
+}
+
+fn conclude(report: &Report, out: &std::path::Path) -> Result<()> {
+    let place = |extension: &str| out.join(format!("{}.{extension}", report.bench));
+    let json = serde_json::to_string_pretty(report).context("cannot write the figures as JSON")?;
+    std::fs::write(place("json"), json + "\n").context("cannot write the JSON file")?;
+    picture::draw(report, &place("svg"))?;
+    print!("{}", report.table());
+    println!("{} and {}", place("json").display(), place("svg").display());
+    let (met, missed) = (report.goals_met, report.goals_missed);
+    println!("{met} goals met, {missed} missed");
+    if missed > 0 {
+        bail!("{missed} goals missed");
+    }
+    Ok(())
+}
