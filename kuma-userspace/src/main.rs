@@ -1,5 +1,5 @@
 //! The one binary of kuma-dns: hands the command line to `cli` and turns its outcome into an exit code.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    kuma_dns::cli::main()
 }

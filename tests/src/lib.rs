@@ -13,4 +13,5 @@ pub mod process;
 pub mod proxy;
 pub mod sim;
 pub mod wait;
+pub mod world;
 pub mod xds;

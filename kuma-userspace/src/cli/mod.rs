@@ -1,1 +1,111 @@
-//! Placeholder of the room; replaced by its owner.
+//! The command line: the only place that knows clap. One file per subcommand: arguments -> a plain `Config` -> run.
+//! Keeps: exit codes are those of [`outcome::Code`]; what a program reads goes to stdout, what a human reads to stderr.
+//! Called by main.
+
+mod cleanup;
+mod completions;
+mod duration;
+mod exec;
+mod logs;
+mod outcome;
+mod paths;
+mod place;
+mod socket;
+mod status;
+mod table;
+mod vips;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use outcome::Outcome;
+use paths::Paths;
+
+/// Printed below `kuma-dns --help`.
+const TOUR: &str = "\
+A first tour, as root:
+  kuma-dns up -f deploy/examples/mesh.yaml
+      control plane, agent and Envoy on this machine
+  kuma-dns exec -- curl -s http://echo-server_echo-example_svc_1010.mesh/
+      a command inside the mesh, in another terminal
+  kuma-dns status
+      what is attached where, and why things went as they did
+  kuma-dns cleanup
+      removes every trace of it
+
+Exit codes:
+  0  done
+  1  failed; the reason is on stderr
+  2  bad usage or bad input: a flag, a file, a field
+  3  not ready, or no agent is running
+  4  a privilege or a kernel feature is missing
+`exec` ends with its command's own code; 127: no such command, 126: it
+cannot be run, 128+N (in a shell): ended by signal N";
+
+/// Mesh DNS and virtual IPs for the Kuma service mesh, in eBPF: no iptables, no init container.
+#[derive(Parser, Debug)]
+#[command(name = "kuma-dns", version, after_help = TOUR, max_term_width = 120, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    paths: Paths,
+    #[command(flatten)]
+    logs: logs::Logs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Exec(exec::Args),
+    Status(status::Args),
+    Vips(vips::Args),
+    Cleanup(cleanup::Args),
+    Completions(completions::Args),
+}
+
+/// Parses the command line, runs the subcommand, prints its error if it has one.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return outcome::usage(&error),
+    };
+    cli.logs.choose_color();
+    match cli.run() {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+impl Cli {
+    fn run(self) -> Outcome {
+        self.logs.start()?;
+        match self.command {
+            Command::Exec(args) => exec::run(args.config(self.paths)),
+            Command::Status(args) => status::run(&args.config(self.paths)),
+            Command::Vips(args) => vips::run(&args.config(self.paths)),
+            Command::Cleanup(args) => cleanup::run(&args.config(self.paths)),
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_teaches_with_examples() {
+        for sub in Cli::command().get_subcommands() {
+            assert!(sub.get_about().is_some(), "{} says nothing about itself", sub.get_name());
+            let examples = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains("kuma-dns"), "{} shows no example", sub.get_name());
+        }
+    }
+}

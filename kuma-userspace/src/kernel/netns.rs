@@ -52,6 +52,21 @@ pub fn own() -> Result<OwnedFd, NetnsError> {
     open(Path::new(OWN))
 }
 
+/// Moves the calling thread into the namespace at `path`, for good; one that is inside already stays as it is. For a
+/// process of one thread that is about to become another program.
+///
+/// # Errors
+/// The path is no namespace, or may not be entered.
+pub fn enter(path: &Path) -> Result<(), NetnsError> {
+    let netns = open(path)?;
+    let inode = |netns: &OwnedFd| rustix::fs::fstat(netns).map(|stat| stat.st_ino);
+    if inode(&netns) == inode(&own()?) {
+        return Ok(());
+    }
+    rustix::thread::move_into_link_name_space(netns.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
+        .map_err(|errno| NetnsError::Enter(errno.into()))
+}
+
 /// Runs `job` inside the namespace, on a thread of its own, and returns what it returned.
 ///
 /// # Errors

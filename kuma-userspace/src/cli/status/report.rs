@@ -1,0 +1,198 @@
+//! The status as text for people: the answer to "does it work?" first, then each part, then what the kernel decided.
+//! Pure: data in, text out. Called by status.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table};
+
+use crate::cli::duration::human;
+use crate::cli::table::plain;
+use crate::wire::local::{Datapath, Proxy, Resolver, Status, View};
+
+const BOLD: &str = "\x1b[1m";
+const GOOD: &str = "\x1b[1;32m";
+const BAD: &str = "\x1b[1;33m";
+const OFF: &str = "\x1b[0m";
+
+/// Everything about a running agent.
+pub(super) fn running(status: &Status) -> String {
+    let mut text = headline(status);
+    section(&mut text, "Views", &views(&status.views));
+    section(&mut text, "Proxy", &proxy(status.proxy.as_ref()));
+    section(&mut text, "Resolver", &resolver(&status.resolver));
+    text.push_str(&datapath(&status.datapath));
+    text
+}
+
+/// What the kernel still holds while no agent runs.
+pub(super) fn leftover(instance: impl Display, datapath: &Datapath) -> String {
+    let mut text = format!(
+        "{BAD}instance {instance}: no agent is running, but its datapath is in the kernel{OFF}\n\
+         Enrolled workloads still go to the resolver and to the proxy. `kuma-dns up` takes it over, `kuma-dns cleanup` removes it.\n"
+    );
+    text.push_str(&self::datapath(datapath));
+    text
+}
+
+/// The datapath's parts, which need no agent to be read.
+fn datapath(datapath: &Datapath) -> String {
+    let mut text = String::new();
+    section(&mut text, "Attached", &attached(datapath));
+    section(&mut text, "Maps", &maps(datapath));
+    section(&mut text, "Decisions of the kernel", &counters(datapath));
+    text
+}
+
+fn headline(status: &Status) -> String {
+    let Status { instance, version, pid, uptime_ms, .. } = status;
+    let word = if status.ready { format!("{GOOD}ready{OFF}") } else { format!("{BAD}not ready{OFF}") };
+    let mut text =
+        format!("instance {instance}: {word}  (version {version}, pid {pid}, up {})\n", ago(*uptime_ms));
+    for awaited in &status.awaited {
+        writeln!(text, "  waiting for {awaited}").expect("a String takes all text");
+    }
+    text
+}
+
+fn views(views: &[View]) -> String {
+    if views.is_empty() {
+        return "none yet: the control plane has sent nothing".into();
+    }
+    let mut table = plain(&["NAME", "DOMAIN", "NAMES", "ROUTES", "TTL", "RANGES", "CHANGED"]);
+    for view in views {
+        table.add_row([
+            view.name.clone(),
+            view.domain.clone(),
+            view.names.to_string(),
+            view.routes.to_string(),
+            format!("{} s", view.ttl_secs),
+            view.ranges.join(" "),
+            format!("{} ago", ago(view.age_ms)),
+        ]);
+    }
+    numbers(&mut table, &[2, 3, 4]);
+    table.to_string()
+}
+
+fn proxy(proxy: Option<&Proxy>) -> String {
+    let Some(proxy) = proxy else { return "none yet".into() };
+    let mut words = vec![match (&proxy.version, &proxy.path) {
+        (Some(version), _) => format!("Envoy {version}"),
+        (None, Some(path)) => path.display().to_string(),
+        (None, None) => "not ours".into(),
+    }];
+    words.push(proxy.mode.clone());
+    words.extend(proxy.pid.map(|pid| format!("pid {pid}")));
+    words.extend(proxy.uptime_ms.map(|uptime| format!("up {}", ago(uptime))));
+    words.extend((proxy.restarts > 0).then(|| format!("restarted {} times", proxy.restarts)));
+    words.extend(proxy.outbound.map(|outbound| format!("VIP connections on {outbound}")));
+    words.extend(proxy.admin.map(|admin| format!("admin on {admin}")));
+    words.join(", ")
+}
+
+fn resolver(resolver: &Resolver) -> String {
+    if resolver.listen.is_empty() {
+        return "not listening yet".into();
+    }
+    let Resolver { answered, forwarded, failed, .. } = resolver;
+    let upstreams = join(&resolver.upstreams, ", ");
+    let upstreams = if upstreams.is_empty() { "the nameserver that was asked".into() } else { upstreams };
+    format!(
+        "listens on {}\n{answered} questions answered, {forwarded} passed on to {upstreams}, {failed} of them without answer",
+        join(&resolver.listen, ", ")
+    )
+}
+
+/// One line for each cgroup, with its programs.
+fn attached(datapath: &Datapath) -> String {
+    if datapath.programs.is_empty() {
+        return "nothing".into();
+    }
+    let mut by_cgroup: BTreeMap<&Path, Vec<&str>> = BTreeMap::new();
+    for program in &datapath.programs {
+        by_cgroup.entry(&program.cgroup).or_default().push(&program.name);
+    }
+    let lines =
+        by_cgroup.iter().map(|(cgroup, programs)| format!("{}\n  {}", cgroup.display(), programs.join(" ")));
+    let pins = format!("pinned in {} (ABI version {})", datapath.pins.display(), datapath.abi_version);
+    lines.chain([pins]).collect::<Vec<_>>().join("\n")
+}
+
+fn maps(datapath: &Datapath) -> String {
+    let mut table = plain(&["NAME", "ENTRIES", "CAPACITY"]);
+    for map in &datapath.maps {
+        table.add_row([map.name.clone(), map.entries.to_string(), map.capacity.to_string()]);
+    }
+    numbers(&mut table, &[1, 2]);
+    if datapath.maps.is_empty() { "none".into() } else { table.to_string() }
+}
+
+/// Only what happened; the JSON has all of them.
+fn counters(datapath: &Datapath) -> String {
+    let mut table = plain(&["COUNT", "NUMBER", "REASON", "MEANING"]);
+    for counter in datapath.counters.iter().filter(|counter| counter.count > 0) {
+        let (count, number) = (counter.count.to_string(), counter.number.to_string());
+        table.add_row([count, number, counter.name.clone(), counter.meaning.clone()]);
+    }
+    numbers(&mut table, &[0, 1]);
+    if table.row_count() == 0 {
+        "none yet: nothing inside has connected or asked".into()
+    } else {
+        table.to_string()
+    }
+}
+
+/// Right-aligned columns.
+fn numbers(table: &mut Table, columns: &[usize]) {
+    for &column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn section(text: &mut String, title: &str, body: &str) {
+    write!(text, "\n{BOLD}{title}{OFF}\n").expect("a String takes all text");
+    for line in body.lines() {
+        writeln!(text, "  {}", line.trim_end()).expect("a String takes all text");
+    }
+}
+
+fn ago(millis: u64) -> String {
+    human(Duration::from_millis(millis))
+}
+
+fn join<T: Display>(items: &[T], separator: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::local::{Counter, Program};
+
+    #[test]
+    fn the_report_says_what_is_awaited_and_hides_what_never_happened() {
+        let counter =
+            |count, name: &str| Counter { number: 7, name: name.into(), meaning: "because".into(), count };
+        let program = |name: &str| Program { name: name.into(), cgroup: "/cg/workloads".into() };
+        let status = Status {
+            instance: "blue".into(),
+            awaited: vec!["a proxy".into()],
+            datapath: Datapath {
+                counters: vec![counter(3, "vip_v4"), counter(0, "vip_v6")],
+                programs: vec![program("connect4"), program("connect6")],
+                ..Datapath::default()
+            },
+            ..Status::default()
+        };
+        let text = running(&status);
+        for part in ["blue", "not ready", "waiting for a proxy", "connect4 connect6", "vip_v4"] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+        assert!(!text.contains("vip_v6"), "{text}");
+    }
+}

@@ -1,0 +1,376 @@
+//! A whole system of its own: a network namespace, services, a mesh file, `kuma-dns up` with a real Envoy.
+//! Keeps: nothing of it is left when it is dropped, also by a panic. Called by the tests through the front door, and by
+//! the demo.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::backend::{Backend, Backends, Speaks};
+use crate::binaries;
+use crate::mesh::{Mesh, Service};
+use crate::netns::Netns;
+use crate::process::Process;
+
+/// How long `up` may take until it is ready, on a busy machine with a real Envoy.
+const READY_SECS: u64 = 60;
+/// The first port of a world's backends; each has the namespace for itself.
+const FIRST_BACKEND_PORT: u16 = 7001;
+/// Proxies of the machine that would hijack the tests' HTTP.
+const PROXY_VARIABLES: [&str; 6] =
+    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+
+/// What a world is to have before `up` starts.
+#[derive(Default)]
+pub struct Builder {
+    name: Option<String>,
+    mesh: Mesh,
+    services: Vec<(String, Speaks, u16)>,
+    args: Vec<String>,
+    without_envoy: bool,
+}
+
+/// A running system.
+pub struct World {
+    instance: String,
+    args: Vec<String>,
+    mesh: Mesh,
+    up: Option<Process>,
+    starts: u32,
+    backends: Vec<(String, Backend)>,
+    server: Backends,
+    next_port: u16,
+    netns: Netns,
+    dir: TempDir,
+}
+
+impl Builder {
+    /// Another instance name than the one made up from our process id.
+    pub fn name(mut self, instance: &str) -> Self {
+        self.name = Some(instance.into());
+        self
+    }
+
+    /// Adds a service with this many backends.
+    pub fn service(mut self, name: &str, speaks: Speaks, backends: u16) -> Self {
+        self.services.push((name.into(), speaks, backends));
+        self
+    }
+
+    /// Changes the settings of the mesh file.
+    pub fn mesh(mut self, change: impl FnOnce(&mut Mesh)) -> Self {
+        change(&mut self.mesh);
+        self
+    }
+
+    /// Adds flags to `kuma-dns up`.
+    pub fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
+        self.args.extend(args.map(String::from));
+        self
+    }
+
+    /// `up --envoy none`.
+    pub fn without_envoy(mut self) -> Self {
+        self.without_envoy = true;
+        self
+    }
+
+    /// Everything but `up` itself.
+    ///
+    /// # Errors
+    /// Whatever is missing on this machine, in words.
+    pub fn build(self) -> anyhow::Result<World> {
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let mut args = self.args;
+        let envoy = if self.without_envoy { PathBuf::from("none") } else { binaries::envoy()? };
+        args.extend(["--envoy".into(), envoy.display().to_string()]);
+        let mut world = World {
+            instance: self.name.unwrap_or_else(|| format!("t{}-{number}", std::process::id())),
+            args,
+            mesh: self.mesh,
+            up: None,
+            starts: 0,
+            backends: Vec::new(),
+            server: Backends::new()?,
+            next_port: FIRST_BACKEND_PORT,
+            netns: Netns::new()?,
+            dir: tempfile::Builder::new().prefix("kuma-dns-world-").tempdir()?,
+        };
+        for (name, speaks, backends) in self.services {
+            world.add_service(&name, speaks, backends)?;
+        }
+        std::fs::write(world.dir.path().join("resolv.conf"), "nameserver 192.0.2.53\n")?;
+        world.write_mesh()?;
+        Ok(world)
+    }
+
+    /// The world with `up` ready.
+    ///
+    /// # Errors
+    /// `up` ends or is not ready in time; its words are in the error.
+    pub fn up(self) -> anyhow::Result<World> {
+        let mut world = self.build()?;
+        world.start()?;
+        world.wait_ready()?;
+        Ok(world)
+    }
+}
+
+impl World {
+    /// A world to be described.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A world with these HTTP services of one backend each, ready.
+    ///
+    /// # Errors
+    /// See [`Builder::up`].
+    pub fn up<const N: usize>(services: [&str; N]) -> anyhow::Result<Self> {
+        services.into_iter().fold(Self::builder(), |world, name| world.service(name, Speaks::Http, 1)).up()
+    }
+
+    /// Its instance name.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Its folder: mesh file, state, logs.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The mesh file.
+    pub fn mesh_file(&self) -> PathBuf {
+        self.dir.path().join("mesh.yaml")
+    }
+
+    /// The network namespace that everything runs in.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Starts backends and puts the service into the mesh; [`World::edit`] or the start of `up` makes it known.
+    fn add_service(&mut self, name: &str, speaks: Speaks, backends: u16) -> anyhow::Result<()> {
+        let mut endpoints = Vec::new();
+        for _ in 0..backends {
+            let address = SocketAddr::from(([127, 0, 0, 1], self.next_port));
+            self.next_port += 1;
+            let listener = self.netns.run(move || TcpListener::bind(address));
+            let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+            let backend = self.server.serve(name, speaks, listener)?;
+            endpoints.push(backend.address);
+            self.backends.push((name.into(), backend));
+        }
+        self.mesh.services.insert(name.into(), Service { speaks, endpoints });
+        Ok(())
+    }
+
+    /// Adds a running service by editing the mesh file.
+    ///
+    /// # Errors
+    /// No port or no disk.
+    pub fn add(&mut self, name: &str, speaks: Speaks, backends: u16) -> anyhow::Result<()> {
+        self.add_service(name, speaks, backends)?;
+        self.write_mesh()
+    }
+
+    /// Removes a service by editing the mesh file; its backends go on.
+    ///
+    /// # Errors
+    /// No disk.
+    pub fn remove(&mut self, name: &str) -> anyhow::Result<()> {
+        self.edit(|mesh| {
+            mesh.services.remove(name);
+        })
+    }
+
+    /// Changes the mesh file as an editor does: a new file, renamed over the old one.
+    ///
+    /// # Errors
+    /// No disk.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Mesh)) -> anyhow::Result<()> {
+        change(&mut self.mesh);
+        self.write_mesh()
+    }
+
+    fn write_mesh(&self) -> anyhow::Result<()> {
+        let next = self.dir.path().join(".mesh.yaml.next");
+        std::fs::write(&next, self.mesh.to_yaml())?;
+        Ok(std::fs::rename(next, self.mesh_file())?)
+    }
+
+    /// `kuma-dns` with this world's places, in the machine's own namespace.
+    ///
+    /// # Errors
+    /// The binary does not build.
+    pub fn kuma_dns(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(binaries::kuma_dns()?);
+        for variable in PROXY_VARIABLES {
+            command.env_remove(variable);
+        }
+        command.args(["--instance", &self.instance, "--run-dir"]).arg(self.dir.path().join("run"));
+        command.arg("--data").arg(self.dir.path().join("data"));
+        Ok(command)
+    }
+
+    /// Starts `up` in the world's namespace; does not wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let mut command = self.kuma_dns()?;
+        command.arg("up").arg("-f").arg(self.mesh_file()).args(&self.args);
+        command.arg("--resolv-conf").arg(self.dir.path().join("resolv.conf"));
+        self.starts += 1;
+        let log = self.dir.path().join(format!("up-{}.log", self.starts));
+        self.up = Some(self.netns.run(move || Process::start(command, &log))?);
+        Ok(())
+    }
+
+    /// Waits until `exec` would run a command.
+    ///
+    /// # Errors
+    /// `up` ends or is not ready in time; its words are in the error.
+    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(READY_SECS);
+        loop {
+            let output = self.kuma_dns()?.args(["exec", "--wait", "500ms", "--", "true"]).output()?;
+            if output.status.success() {
+                return Ok(());
+            }
+            if let Some(ended) = self.up_process()?.ended() {
+                bail!("`up` ended before it was ready: {ended}\n{}", self.up_said());
+            }
+            let refused = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(Instant::now() < deadline, "{refused}`up` said:\n{}", self.up_said());
+        }
+    }
+
+    fn up_process(&mut self) -> anyhow::Result<&mut Process> {
+        self.up.as_mut().context("`up` was not started")
+    }
+
+    /// The process id of `up`.
+    ///
+    /// # Errors
+    /// It was not started.
+    pub fn up_pid(&self) -> anyhow::Result<i32> {
+        Ok(self.up.as_ref().context("`up` was not started")?.pid())
+    }
+
+    /// What `up` printed since its last start.
+    pub fn up_said(&self) -> String {
+        self.up.as_ref().map(Process::said).unwrap_or_default()
+    }
+
+    /// Waits until `up` ends by itself.
+    ///
+    /// # Errors
+    /// It still runs after the deadline.
+    pub fn wait_up_ended(&mut self, secs: u64) -> anyhow::Result<ExitStatus> {
+        self.up_process()?.wait(secs)
+    }
+
+    /// Ends `up` by a signal and waits.
+    ///
+    /// # Errors
+    /// It still runs after the deadline.
+    pub fn stop(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
+        let up = self.up_process()?;
+        up.signal(signal);
+        up.wait(READY_SECS)
+    }
+
+    /// A command inside the mesh, to be run or spawned by the caller.
+    ///
+    /// # Errors
+    /// The binary does not build.
+    pub fn inside<const N: usize>(&self, command: [&str; N]) -> anyhow::Result<Command> {
+        let mut exec = self.kuma_dns()?;
+        exec.args(["exec", "--"]).args(command);
+        Ok(exec)
+    }
+
+    /// Runs a command inside the mesh: all that it did and said.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn exec<const N: usize>(&self, command: [&str; N]) -> anyhow::Result<Output> {
+        Ok(self.inside(command)?.output()?)
+    }
+
+    /// Runs a command inside the mesh that must succeed: what it printed.
+    ///
+    /// # Errors
+    /// It fails; its words are in the error.
+    pub fn says<const N: usize>(&self, command: [&str; N]) -> anyhow::Result<String> {
+        let output = self.exec(command)?;
+        let (said, complained) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{command:?}: {}\n{said}{complained}", output.status);
+        Ok(said.into_owned())
+    }
+
+    /// The addresses of a name, as the C library inside the mesh finds them.
+    ///
+    /// # Errors
+    /// `getent` cannot be run.
+    pub fn resolves(&self, name: &str) -> anyhow::Result<Vec<IpAddr>> {
+        let mut found = Vec::new();
+        for database in ["ahostsv4", "ahostsv6"] {
+            let output = self.exec(["getent", database, name])?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let addresses =
+                text.lines().filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok());
+            // getent gives v4-mapped addresses to a name without AAAA.
+            found.extend(addresses.map(|address| address.to_canonical()));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// `kuma-dns status -o json`.
+    ///
+    /// # Errors
+    /// It prints no JSON.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        let output = self.kuma_dns()?.args(["status", "-o", "json"]).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str(&said)
+            .with_context(|| format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Ends `up`, then removes all that could be left of it.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn tear_down(&mut self) -> anyhow::Result<()> {
+        if let Some(mut up) = self.up.take() {
+            up.terminate()?;
+        }
+        let output = self.kuma_dns()?.args(["cleanup", "--force", "--purge"]).output()?;
+        ensure!(output.status.success(), "cleanup: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {} `up` said:\n{}", self.instance, self.up_said());
+        }
+        if let Err(error) = self.tear_down() {
+            eprintln!("world {}: {error:#}", self.instance);
+        }
+    }
+}
