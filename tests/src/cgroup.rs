@@ -55,7 +55,8 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if let Err(error) = cgroup::remove(&self.path) {
+        let parent = self.path.parent().unwrap_or(&self.path);
+        if let Err(error) = cgroup::remove(&self.path).and_then(|()| cgroup::remove_if_empty(parent)) {
             eprintln!("{}: {error}", self.path.display());
         }
     }

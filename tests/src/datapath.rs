@@ -188,6 +188,16 @@ impl World {
         Ok(self.kernel.insert(Kernel::open(self.config.clone())?))
     }
 
+    /// The same with room for another number of VIPs.
+    ///
+    /// # Errors
+    /// What [`Kernel::open`] says.
+    pub fn reopen_kernel_with_capacity(&mut self, vips_capacity: u32) -> anyhow::Result<&mut Kernel> {
+        self.kernel = None;
+        let config = KernelConfig { vips_capacity, ..self.config.clone() };
+        Ok(self.kernel.insert(Kernel::open(config)?))
+    }
+
     /// Takes the datapath out, to unload it.
     ///
     /// # Panics
@@ -228,6 +238,18 @@ impl World {
     /// Ends a pod's stand-ins, as if its proxy had crashed.
     pub fn stop_stand_ins(&mut self, pod: usize) {
         self.pods[pod].stand_ins = None;
+    }
+
+    /// The pod's stand-ins crash, their cgroup is removed, and they come back in a new one with the same name.
+    ///
+    /// # Errors
+    /// What this machine lacks.
+    pub fn restart_stand_ins(&mut self, pod: usize) -> anyhow::Result<()> {
+        let pod = &mut self.pods[pod];
+        pod.stand_ins = None;
+        cgroup::remove(&pod.proxy_cgroup)?;
+        cgroup::ensure(&pod.proxy_cgroup)?;
+        pod.start_stand_ins(None)
     }
 
     /// Runs `job` as an application of the pod and returns what it returned. It has a process of its own in the workloads'

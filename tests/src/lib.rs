@@ -4,6 +4,7 @@ pub mod backend;
 pub mod binaries;
 pub mod cgroup;
 pub mod datapath;
+pub mod foreign;
 pub mod fork;
 pub mod history;
 pub mod mesh;

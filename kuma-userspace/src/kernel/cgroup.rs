@@ -13,6 +13,8 @@ const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 /// Symbolic name of the file that lists and moves members.
 const PROCS: &str = "cgroup.procs";
+/// Other instances come and go below the same parent; more than this in a row is no coincidence.
+const CREATE_ROUNDS: usize = 16;
 /// A member that keeps forking while it is moved is chased this often.
 const MOVE_ROUNDS: usize = 32;
 
@@ -87,7 +89,15 @@ pub fn ensure(path: &Path) -> Result<(), CgroupError> {
     if !path.starts_with(&mount) {
         return Err(CgroupError::Outside { path: path.into(), mount });
     }
-    fs::create_dir_all(path).map_err(|source| CgroupError::Io { verb: "create", path: path.into(), source })
+    // A parent that was empty a moment ago may be removed by another instance that goes: then it is made again.
+    let mut made = fs::create_dir_all(path);
+    for _ in 0..CREATE_ROUNDS {
+        if !made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        made = fs::create_dir_all(path);
+    }
+    made.map_err(|source| CgroupError::Io { verb: "create", path: path.into(), source })
 }
 
 /// The cgroup's id: what `bpf_get_current_cgroup_id` returns, the inode number of its directory.
@@ -138,6 +148,21 @@ pub fn remove(path: &Path) -> Result<(), CgroupError> {
     }
     let parent = path.parent().unwrap_or(path);
     remove_into(path, parent)
+}
+
+/// Removes the cgroup if nobody and nothing is in it; otherwise it stays.
+///
+/// # Errors
+/// What the kernel refuses for another reason.
+pub fn remove_if_empty(path: &Path) -> Result<(), CgroupError> {
+    let in_use = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound
+            || matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY))
+    };
+    match fs::remove_dir(path) {
+        Err(error) if in_use(&error) => Ok(()),
+        other => other.map_err(|source| CgroupError::Io { verb: "remove", path: path.into(), source }),
+    }
 }
 
 fn remove_into(path: &Path, refuge: &Path) -> Result<(), CgroupError> {

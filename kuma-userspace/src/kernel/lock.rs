@@ -2,6 +2,7 @@
 //! that dies. Called by loader and mod.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
@@ -24,8 +25,11 @@ impl InstanceLock {
     pub(super) fn take(directory: &Path, instance: &str) -> Result<Self, KernelError> {
         let failed = |source| KernelError::Lock { path: directory.into(), source };
         for _ in 0..LOCK_ROUNDS {
-            fs::create_dir_all(directory).map_err(failed)?;
-            let file = File::open(directory).map_err(failed)?;
+            let opened = fs::create_dir_all(directory).and_then(|()| File::open(directory));
+            let file = match opened {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(failed)?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {

@@ -166,7 +166,7 @@ fn count<K: aya::Pod, V: aya::Pod>(data: MapData) -> usize {
         .map_or(0, |map| map.keys().filter(Result::is_ok).count())
 }
 
-/// `memlock` of fdinfo: since 5.11 a true account for maps that grow with use, before that their upper bound.
+/// `memlock` of fdinfo: since 6.4 a true account for maps that grow with use, before that their upper bound.
 fn memory_of(data: &MapData) -> Option<u64> {
     use std::os::fd::{AsFd, AsRawFd};
     let path = format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd());
