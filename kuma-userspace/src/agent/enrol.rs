@@ -13,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -29,6 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Owner and group may ask.
 const SOCKET_MODE: u32 = 0o660;
 const DIRECTORY_MODE: u32 = 0o755;
+/// `<run>/kuma-dns/<instance>/agent.sock`: two folders of it are ours.
+const OWN_FOLDERS: usize = 2;
 
 /// Why the socket is not there.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,7 @@ impl Desk {
             tokio::select! {
                 stream = self.accept() => {
                     if clients.len() < CLIENTS {
-                        clients.push(timeout(CLIENT_TIMEOUT, serve(stream, &board)));
+                        clients.push(timeout(CLIENT_TIMEOUT, serve(stream, board.clone())));
                     } else {
                         warn!(clients = CLIENTS, "too many clients on the agent's socket, hanging up");
                     }
@@ -112,10 +115,14 @@ impl Drop for Desk {
         if let Err(error) = std::fs::remove_file(&self.socket) {
             debug!(%error, socket = %self.socket.display(), "the agent's socket was gone already");
         }
+        // The folder of the instance and that of all instances, as far as nothing else is in them.
+        for folder in self.socket.ancestors().skip(1).take(OWN_FOLDERS) {
+            let _not_empty = std::fs::remove_dir(folder);
+        }
     }
 }
 
-async fn serve(mut stream: UnixStream, board: &Board) -> io::Result<()> {
+async fn serve(mut stream: UnixStream, board: Arc<Board>) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut line = String::new();
     let limit = REQUEST_BYTES_MAX as u64 + 1;
@@ -124,7 +131,8 @@ async fn serve(mut stream: UnixStream, board: &Board) -> io::Result<()> {
         Ok(_) if line.len() > REQUEST_BYTES_MAX => {
             refusal(format!("a request has at most {REQUEST_BYTES_MAX} bytes"))
         }
-        Ok(_) => answer(&line, board),
+        // Counting the entries of a full map takes a while.
+        Ok(_) => spawn_blocking(move || answer(&line, &board)).await?,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refusal("a request is UTF-8".into()),
         Err(error) => return Err(error),
     };
@@ -189,7 +197,7 @@ mod tests {
     /// Sends `request` to a desk and returns the line it answers with.
     async fn ask(request: &[u8], board: Arc<Board>) -> String {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("deep/agent.sock");
+        let socket = dir.path().join("kuma-dns/test/agent.sock");
         let desk = Desk::open(&socket).unwrap();
         let (trigger, drain) = Drain::pair();
         let client = async {
@@ -202,7 +210,7 @@ mod tests {
         };
         let (served, answer) = tokio::join!(desk.run(board, drain), client);
         served.unwrap();
-        assert!(!socket.exists(), "the socket goes with the agent");
+        assert!(!dir.path().join("kuma-dns").exists(), "the socket goes with the agent, and its folders");
         answer
     }
 
@@ -235,7 +243,8 @@ mod tests {
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("agent.sock");
+        let socket = dir.path().join("kuma-dns/test/agent.sock");
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         assert!(socket.exists(), "a killed agent leaves its socket");
         let desk = Desk::open(&socket).unwrap();

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::net::SendFlags;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -182,7 +183,11 @@ impl Leg {
     pub(super) async fn read(self: Rc<Self>, buffer: &RefCell<Vec<u8>>, counters: &Counters) {
         loop {
             tokio::select! {
-                readable = self.socket.readable() => if readable.is_err() { return self.refuse(counters) },
+                ready = self.socket.ready(Interest::READABLE | Interest::ERROR) => match ready {
+                    // An ICMP error is no data: epoll tells it as EPOLLERR alone.
+                    Ok(ready) if !ready.is_error() => {}
+                    Ok(_) | Err(_) => return self.refuse(counters),
+                },
                 () = self.closed.notified() => return,
             }
             let mut buffer = buffer.borrow_mut();

@@ -45,6 +45,7 @@ mod whoami;
 pub use error::KernelError;
 pub use events::{BpfLog, BpfLogError, Events};
 pub use hooks::Hook;
+pub use kuma_ebpf_common::verdict::Reason;
 pub use source::{SourceAddresses, source_addresses};
 pub use status::{KernelStatus, MapStatus, PodStatus, ProgramStatus, RunStats};
 
