@@ -165,6 +165,21 @@ async fn files_of_a_directory_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_removed_and_made_again_is_followed() {
+    let (_directory, file, data) = world(&["a"]);
+    let files = file.parent().unwrap();
+    let mut plane = Plane::start(&[files], &data).await;
+    plane.publishes(&["a"]).await;
+    fs::remove_dir_all(files).unwrap();
+    fs::create_dir(files).unwrap();
+    fs::write(&file, mesh(&["b"])).unwrap();
+    plane.publishes(&["b"]).await;
+    replace(&file, &mesh(&["c"]));
+    assert!(plane.publishes(&["c"]).await < Duration::from_secs(2), "by an event, not by the slow look");
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn a_broken_edit_keeps_the_last_good_state_and_the_next_good_one_heals_it() {
     let (_directory, file, data) = world(&["a"]);
     let mut plane = Plane::start(&[&file], &data).await;

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,8 +28,11 @@ struct Writer {
 impl Writer {
     fn start(directory: &Path, first: u64) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_store-writer"));
-        command.arg(directory).arg(first.to_string()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        Self::spawn(command.arg(directory).arg(first.to_string()))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -117,6 +120,27 @@ fn kill_9_at_any_moment_loses_nothing_that_was_acknowledged() {
         }
     }
     println!("{next} changes, {ROUNDS} kills, {ahead} of them between the commit and its acknowledgement");
+}
+
+#[test]
+fn a_disk_that_was_full_costs_no_vip_and_is_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    // The shell lets the writer live through SIGXFSZ, with which the kernel would end it (setrlimit(2)).
+    let script = "trap '' XFSZ; exec \"$0\" \"$1\" 0 5";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_store-writer")]).arg(directory.path());
+    let mut writer = Writer::spawn(command.stderr(Stdio::piped()));
+    let acknowledged: Vec<u64> = (0..9).map(|_| writer.acknowledged().expect("the writer goes on")).collect();
+    assert_eq!(acknowledged, (0..9).collect::<Vec<_>>());
+    writer.child.kill().unwrap();
+    let last = writer.lines.by_ref().map(|line| line.unwrap().parse().unwrap()).last().unwrap_or(8);
+    let mut said = String::new();
+    writer.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("cannot write store ") && said.contains("File too large"), "{said}");
+    drop(writer);
+    let found = sorted(Embedded::open(directory.path()).unwrap().load().unwrap().records);
+    let mut expected = Expected::new();
+    assert!(found == expected.after(last) || found == expected.after(last + 1));
 }
 
 #[test]

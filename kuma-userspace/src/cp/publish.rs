@@ -157,8 +157,10 @@ impl Publisher {
             since_secs: record.since_secs,
             reason: record.reason.clone(),
         });
-        let (starving, pools, quarantined) = (starving.collect(), pools.collect(), quarantined.collect());
+        let (starving, pools, quarantined) =
+            (starving.collect::<Vec<_>>(), pools.collect(), quarantined.collect());
         cell.update(|status| {
+            warn_of_news(status, &starving, &published.conflicts);
             status.services = resources.services.len();
             status.published = published.snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
             status.store_error = None;
@@ -167,6 +169,21 @@ impl Publisher {
             status.quarantined = quarantined;
             status.pools = pools;
         });
+    }
+}
+
+/// Says what has become worse since the last report; once, not with every change of something else.
+fn warn_of_news(before: &status::Status, starving: &[status::Starving], conflicts: &[status::Conflict]) {
+    if starving.len() > before.starving.len() {
+        let services = starving.len();
+        warn!(
+            services,
+            "a VIP pool is used up, services wait for an address: use a larger CIDR, see `kuma-dns status`"
+        );
+    }
+    if conflicts.len() > before.conflicts.len() {
+        let names = conflicts.len();
+        warn!(names, "services want the same names, the first by name has them: see `kuma-dns status`");
     }
 }
 

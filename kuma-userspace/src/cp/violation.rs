@@ -10,6 +10,9 @@ use super::yaml::{Node, Value};
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be suggested instead of the other.
 const ALIKE: f64 = 0.8;
 
+/// Mistakes that one message or status shows; whoever made more repairs these first.
+pub(super) const MAX_SHOWN: usize = 100;
+
 /// One mistake. Prints as one sentence: `mesh.yaml:3: services[0].protocol: ...`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
@@ -69,7 +72,11 @@ impl fmt::Display for Invalid {
             return only.fmt(f);
         }
         write!(f, "{} mistakes:", self.0.len())?;
-        self.0.iter().try_for_each(|violation| write!(f, "\n  {violation}"))
+        self.0.iter().take(MAX_SHOWN).try_for_each(|violation| write!(f, "\n  {violation}"))?;
+        match self.0.len().saturating_sub(MAX_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! Keeps: a broken edit changes nothing: the last good state stays, the mistakes are said once and stand in the status, and
 //! the next good edit heals it. Called by cp.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::resources::{self, Resources, files};
 use super::status::StatusCell;
-use super::violation::Invalid;
+use super::violation::{Invalid, MAX_SHOWN};
 use crate::rt::Drain;
 
 /// How long files must be still before they are read: an editor writes in several steps.
@@ -95,7 +95,8 @@ impl Watch {
     }
 
     fn refuse(&self, invalid: &Invalid) {
-        let mistakes: Vec<String> = invalid.violations().iter().map(ToString::to_string).collect();
+        let mistakes: Vec<String> =
+            invalid.violations().iter().take(MAX_SHOWN).map(ToString::to_string).collect();
         let mut news = false;
         self.status.update(|status| {
             news = status.mistakes != mistakes;
@@ -110,7 +111,8 @@ impl Watch {
 /// Wakes the task when something happens in the directories on the way to the files.
 struct Sentry {
     debouncer: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
-    watched: BTreeSet<PathBuf>,
+    /// With the directory that was there: one that was removed and made again must be watched again.
+    watched: BTreeMap<PathBuf, Option<files::Identity>>,
     blind: bool,
 }
 
@@ -124,7 +126,7 @@ impl Sentry {
             let _ = wake.try_send(());
         };
         let debouncer = new_debouncer(STILL, None, handler);
-        let mut sentry = Self { debouncer: None, watched: BTreeSet::new(), blind: false };
+        let mut sentry = Self { debouncer: None, watched: BTreeMap::new(), blind: false };
         match debouncer {
             Ok(debouncer) => sentry.debouncer = Some(debouncer),
             Err(error) => sentry.go_blind(&error),
@@ -135,21 +137,25 @@ impl Sentry {
     /// Watches these directories and no others.
     fn look_at(&mut self, wanted: BTreeSet<PathBuf>) {
         let Some(debouncer) = &mut self.debouncer else { return };
-        for gone in self.watched.difference(&wanted) {
+        let identified = wanted.into_iter().map(|path| (files::identity(&path), path));
+        let wanted: BTreeMap<_, _> = identified.map(|(found, path)| (path, found)).collect();
+        for (gone, _) in self.watched.iter().filter(|(path, found)| wanted.get(*path) != Some(*found)) {
             // A directory that was removed is not watched any more: there is nothing to undo.
             let _ = debouncer.unwatch(gone);
         }
+        self.watched.retain(|path, found| wanted.get(path) == Some(found));
         let mut failed = None;
-        let mut watched: BTreeSet<PathBuf> = self.watched.intersection(&wanted).cloned().collect();
-        for new in wanted.difference(&self.watched) {
-            match debouncer.watch(new, RecursiveMode::NonRecursive) {
+        for (path, found) in wanted {
+            if self.watched.contains_key(&path) {
+                continue;
+            }
+            match debouncer.watch(&path, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    watched.insert(new.clone());
+                    self.watched.insert(path, found);
                 }
                 Err(error) => failed = Some(error),
             }
         }
-        self.watched = watched;
         match failed {
             Some(error) => self.go_blind(&error),
             None => self.blind = false,

@@ -9,11 +9,13 @@ use harness::history::wanted;
 use kuma_dns::cp::allocator::{Allocator, Lost};
 use kuma_dns::cp::settings::Settings;
 use kuma_dns::cp::store::{Embedded, Store};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().context("a directory is the first argument")?;
     let first: u64 = arguments.next().context("the first number is the second argument")?.parse()?;
+    let stumble: Option<u64> = arguments.next().map(|number| number.parse()).transpose()?;
     let settings = Settings::default();
     let mut store = Embedded::open(Path::new(&directory))?;
     let records = store.load()?.records;
@@ -21,9 +23,26 @@ fn main() -> Result<()> {
         Allocator::restore(settings.pools, settings.rest_secs, records, Lost::default(), first);
     let mut out = std::io::stdout().lock();
     for number in first..u64::MAX {
+        if stumble == Some(number) {
+            allocator = refuse(&mut store, allocator, number)?;
+        }
         store.commit(&allocator.step(&wanted(number), number))?;
         writeln!(out, "{number}")?;
         out.flush()?;
     }
     Ok(())
+}
+
+/// Lets the commit of one change fail as on a full disk, gives room again, and takes up what the store really holds.
+fn refuse(store: &mut Embedded, mut allocator: Allocator, number: u64) -> Result<Allocator> {
+    let changes = allocator.step(&wanted(number), number);
+    let room = getrlimit(Resource::Fsize);
+    setrlimit(Resource::Fsize, Rlimit { current: Some(0), ..room })?;
+    let refused = store.commit(&changes);
+    setrlimit(Resource::Fsize, room)?;
+    let error = refused.err().context("a file that may not grow or change was written")?;
+    eprintln!("{:#}", anyhow::Error::from(error));
+    let settings = Settings::default();
+    let records = store.load()?.records;
+    Ok(Allocator::restore(settings.pools, settings.rest_secs, records, Lost::default(), number).0)
 }

@@ -163,11 +163,16 @@ fn read_state(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath<'_>
         );
         return STATES[0];
     }
-    let Some(node) = object.get("health") else { return STATES[0] };
-    let health = reader.object(node, &path.field("health"), &["ready"]);
-    match health.and_then(|health| health.get("ready").map(|ready| &ready.value)) {
-        Some(Value::Bool(false)) => "NotReady",
-        _ => STATES[0],
+    let path = path.field("health");
+    let health = object.get("health").and_then(|node| reader.object(node, &path, &["ready"]));
+    match health.as_ref().and_then(|health| health.get("ready")) {
+        Some(Node { value: Value::Bool(false), .. }) => "NotReady",
+        Some(Node { value: Value::Bool(true), .. }) | None => STATES[0],
+        Some(node) => {
+            let problem = format!("{} is not allowed: use true or false", node.value.describe());
+            reader.report(node.line, &path.field("ready"), problem);
+            STATES[0]
+        }
     }
 }
 

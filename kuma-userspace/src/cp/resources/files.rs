@@ -43,8 +43,13 @@ pub(super) fn expand(paths: &[PathBuf], violations: &mut Vec<Violation>) -> Vec<
 /// # Errors
 /// A path that is not there or not readable.
 pub fn members(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    if !std::fs::metadata(path)?.is_dir() {
+    let found = std::fs::metadata(path)?;
+    if found.is_file() {
         return Ok(vec![path.to_owned()]);
+    }
+    if !found.is_dir() {
+        // A pipe can be read only once and has no edits to follow.
+        return Err(std::io::Error::other("it is neither a file nor a directory"));
     }
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path)? {
@@ -116,6 +121,14 @@ pub fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
         }
     }
     found
+}
+
+/// Which directory stands at a path: another one made in its place has another inode.
+pub type Identity = (u64, u64);
+
+/// The directory that is at `path` now.
+pub fn identity(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn stamp(file: &Path) -> Option<Stamp> {

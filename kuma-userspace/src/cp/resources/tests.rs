@@ -225,6 +225,10 @@ fn each_mistake_has_its_sentence() {
             "networking.inbound[0].tags[\"kuma.io/protocol\"]: \"ftp\" is no protocol",
         ),
         (
+            dataplane("{address: 10.0.0.1, inbound: [{port: 1, health: {ready: 'no'}}]}"),
+            "networking.inbound[0].health.ready: \"no\" is not allowed: use true or false",
+        ),
+        (
             dataplane("{address: 10.0.0.1, inbound: [{port: 1, tags: {version: 1.0}}]}"),
             "networking.inbound[0].tags.version: expected a text, found the number 1: put it in quotes",
         ),
@@ -274,14 +278,47 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
+fn the_examples_are_read() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mesh = read(&[examples.join("mesh.yaml")]).unwrap();
+    let echo = service(&mesh, "default", "echo-server_echo-example_svc_1010");
+    assert_eq!(
+        (echo.protocol, &echo.endpoints),
+        (Protocol::Http, &endpoints(&["127.0.0.1:7001", "127.0.0.1:7002"]))
+    );
+    assert_eq!(service(&mesh, "default", "redis").protocol, Protocol::Tcp);
+    let dataplanes = read(&[examples.join("dataplanes.yaml")]).unwrap();
+    let echo = service(&dataplanes, "default", "echo-server_echo-example_svc_1010");
+    assert_eq!((echo.protocol, echo.endpoints.len()), (Protocol::Http, 2));
+}
+
+#[test]
+fn more_mistakes_than_anybody_reads_are_counted() {
+    let text = format!("services: [{}]", vec!["7"; 250].join(", "));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mesh.yaml");
+    std::fs::write(&path, text).unwrap();
+    let invalid = read(&[path]).unwrap_err();
+    assert_eq!(invalid.violations().len(), 250);
+    let text = invalid.to_string();
+    assert!(text.starts_with("250 mistakes:\n") && text.ends_with("\n  and 150 more"), "{text}");
+}
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let error = read(&[PathBuf::from("/dev/null")]).unwrap_err().to_string();
+    assert_eq!(error, "/dev/null: cannot be read: it is neither a file nor a directory");
+}
+
+#[test]
 fn a_file_with_many_services_is_read() {
     let mut text = String::from("services:\n");
-    for i in 0..50_000 {
+    for i in 0..30_000 {
         text += &format!(
             "- {{mesh: default, service: service-{i}, protocol: http, endpoints: [\"127.0.0.1:7001\"]}}\n"
         );
     }
-    assert_eq!(read_one(&text).unwrap().services.len(), 50_000);
+    assert_eq!(read_one(&text).unwrap().services.len(), 30_000);
 }
 
 proptest::proptest! {

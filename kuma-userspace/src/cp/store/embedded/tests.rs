@@ -1,6 +1,8 @@
 //! The store on a real disk: restarts, versions, and damage from outside.
 
+use super::tables::{META, RECORDS, SCHEMA_KEY};
 use super::*;
+use crate::cp::record::Record;
 use crate::cp::store::Memory;
 use crate::model::resource::ServiceKey;
 
@@ -16,7 +18,7 @@ fn put(records: Vec<Record>) -> Changes {
 }
 
 fn overwrite(store: &Embedded, key: &str, bytes: &[u8]) {
-    let transaction = store.database.begin_write().unwrap();
+    let transaction = store.tables.as_ref().unwrap().database.begin_write().unwrap();
     transaction.open_table(RECORDS).unwrap().insert(key, bytes).unwrap();
     transaction.commit().unwrap();
 }
@@ -75,7 +77,7 @@ fn a_store_in_use_a_foreign_file_and_another_schema_are_refused_in_words() {
     let store = Embedded::open(directory.path()).unwrap();
     let text = |directory: &Path| Embedded::open(directory).unwrap_err().to_string();
     assert!(text(directory.path()).contains("is in use by another process: stop the other `kuma-dns up`"));
-    let transaction = store.database.begin_write().unwrap();
+    let transaction = store.tables.as_ref().unwrap().database.begin_write().unwrap();
     transaction.open_table(META).unwrap().insert(SCHEMA_KEY, 9).unwrap();
     transaction.commit().unwrap();
     drop(store);
