@@ -10,8 +10,6 @@
 
 pub mod abi;
 pub mod addr;
-#[cfg(feature = "user")]
-mod user;
 pub mod verdict;
 
 /// Version of everything in [`abi`]; pins lie under `…/v<ABI_VERSION>`.

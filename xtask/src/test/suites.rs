@@ -86,13 +86,17 @@ fn files() -> Result<Vec<Suite>> {
     let folder = root().join("tests/tests");
     let mut suites = Vec::new();
     for entry in folder.read_dir().into_iter().flatten() {
-        let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if path.extension().is_none_or(|extension| extension != "rs") {
+        let mut path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        // As cargo does it: a file, or a folder with a main.rs.
+        if path.is_dir() {
+            path.push("main.rs");
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") || !path.is_file() {
             continue;
         }
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path:?}"))?;
-        suites.push(file(stem, &text));
+        suites.push(file(&stem, &text));
     }
     suites.sort_by_key(|suite| {
         let place = FILES.iter().position(|(name, ..)| *name == suite.name);
@@ -105,8 +109,10 @@ fn file(stem: &str, text: &str) -> Suite {
     let known = FILES.iter().find(|(name, ..)| *name == stem);
     let (parts, privilege, order) =
         known.map_or(EVERYTHING, |(_, parts, privilege, order)| (*parts, *privilege, *order));
-    let first = text.lines().next().unwrap_or_default().trim_start_matches("//!").trim();
-    let about = first.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned();
+    let doc =
+        text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect::<Vec<_>>().join(" ");
+    let end = [". ", ": ", "; "].iter().filter_map(|mark| doc.find(mark)).min().unwrap_or(doc.len());
+    let about = doc[..end].trim_end_matches('.').to_owned();
     // Lives as long as the process: there are a dozen, read once.
     let name = known.map_or_else(|| &*String::leak(stem.to_owned()), |(name, ..)| name);
     Suite { name, about, kind: Kind::File, parts, privilege, order }
@@ -139,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_file_that_nobody_entered_is_a_suite_that_needs_everything() {
-        let suite = file("new", "//! New behaviour holds. More.\n");
+        let suite = file("new", "//! New behaviour\n//! holds: more.\n");
         assert_eq!((suite.name, suite.about.as_str()), ("new", "New behaviour holds"));
         assert_eq!((suite.parts, suite.privilege, suite.order), EVERYTHING);
     }
