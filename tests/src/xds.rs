@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use kuma_dns::agent::feed::{Feed, FeedConfig, Update};
-use kuma_dns::agent::proxy::{self, Confine, Proxy, ProxyConfig, ProxyMode};
+use kuma_dns::agent::proxy::{self, Confine, Proxy, ProxyConfig, ProxyMode, ProxyStatus};
 use kuma_dns::cp::snapshot::{MeshSnapshot, Protocol, PublishedService, Snapshot};
 use kuma_dns::cp::xds::{Server, Status, StatusReader};
 use kuma_dns::model::name::Hostname;
@@ -156,6 +156,7 @@ impl ControlPlane {
 /// A real Envoy under our supervisor.
 pub struct Envoy {
     admin: SocketAddr,
+    status: watch::Receiver<ProxyStatus>,
     trigger: DrainTrigger,
     tasks: JoinSet<()>,
 }
@@ -183,10 +184,17 @@ impl Envoy {
             owner: "/run/kuma-dns/test".into(),
         };
         let proxy = Proxy::new(binary, config, confine)?;
+        let status = proxy.status();
         let (trigger, drain) = Drain::pair();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { proxy.run(drain).await.expect("Envoy starts") });
-        Ok(Self { admin: (Ipv4Addr::LOCALHOST, admin).into(), trigger, tasks })
+        Ok(Self { admin: (Ipv4Addr::LOCALHOST, admin).into(), status, trigger, tasks })
+    }
+
+    /// Its process, while there is one.
+    pub fn pid(&self) -> Option<nix::unistd::Pid> {
+        let pid = self.status.borrow().pid?;
+        Some(nix::unistd::Pid::from_raw(i32::try_from(pid).ok()?))
     }
 
     /// Asks the admin interface.

@@ -1,41 +1,65 @@
 //! Which resources a NACK is about, and what became of the others of the same message. Pure. Envoy says it in text
 //! only; what it does was tried with 1.40. Called by subscription.
 
+use std::collections::BTreeMap;
+
 /// How Envoy begins when it took the good resources of a message and left out the bad ones. Any other refusal (bytes
 /// that do not decode, a validation rule) left out the whole message.
 const PARTIAL: [&str; 2] = ["Error adding/updating listener(s)", "Error adding/updating cluster(s)"];
 
+/// A reason is Envoy's own text, which can hold a whole resource; this much of it is kept.
+const MAX_REASON_BYTES: usize = 1_024;
+
 /// What a NACK says.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Verdict {
-    /// The resources that are named in the text.
-    pub(super) refused: Vec<String>,
+    /// The resources that are named in the text, and what is said of each.
+    pub(super) refused: BTreeMap<String, String>,
     /// Were the others of the message taken?
     pub(super) others_taken: bool,
 }
 
 /// Reads the text of a NACK of a message that held the resources `names`.
 pub(super) fn read<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone) -> Verdict {
+    let partial = PARTIAL.iter().any(|start| text.contains(start));
     let mut all = names.clone();
-    let only = match (all.next(), all.next()) {
-        (Some(only), None) => Some(only),
-        _ => None,
-    };
-    let refused = match only {
-        Some(only) => vec![only.to_owned()],
-        None => names.filter(|name| mentions(text, name)).map(str::to_owned).collect(),
-    };
-    let others_taken = PARTIAL.iter().any(|start| text.contains(start)) && !refused.is_empty();
+    if let (Some(only), None) = (all.next(), all.next()) {
+        let refused = BTreeMap::from([(only.to_owned(), shortened(text))]);
+        return Verdict { refused, others_taken: partial };
+    }
+    let mut mentions: Vec<(usize, &str)> =
+        names.filter_map(|name| Some((mention(text, name)?, name))).collect();
+    mentions.sort_unstable();
+    let mut refused = BTreeMap::new();
+    for (nth, &(at, name)) in mentions.iter().enumerate() {
+        let end = mentions.get(nth + 1).map_or(text.len(), |&(next, _)| next);
+        // A list says it of each: "NAME: reason"; otherwise the whole text is about the resource.
+        let said = if partial { &text[at..end] } else { text };
+        refused.insert(name.to_owned(), shortened(said));
+    }
+    let others_taken = partial && !refused.is_empty();
     Verdict { refused, others_taken }
 }
 
-/// Is `name` in the text as a whole word? `outbound:240.0.0.1:80` is not in `outbound:240.0.0.1:8080`.
-fn mentions(text: &str, name: &str) -> bool {
+fn shortened(said: &str) -> String {
+    let said = said.trim();
+    if said.len() <= MAX_REASON_BYTES {
+        return said.to_owned();
+    }
+    // Validation says what is wrong at the end, after the resource.
+    format!("… {}", &said[said.ceil_char_boundary(said.len() - MAX_REASON_BYTES)..])
+}
+
+/// Where `name` is in the text as a whole word: `outbound:240.0.0.1:80` is not in `outbound:240.0.0.1:8080`.
+fn mention(text: &str, name: &str) -> Option<usize> {
     let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    !name.is_empty()
-        && text
-            .match_indices(name)
-            .any(|(at, _)| !text[..at].ends_with(in_name) && !text[at + name.len()..].starts_with(in_name))
+    if name.is_empty() {
+        return None;
+    }
+    let whole = |&(at, _): &(usize, &str)| {
+        !text[..at].ends_with(in_name) && !text[at + name.len()..].starts_with(in_name)
+    };
+    text.match_indices(name).find(whole).map(|(at, _)| at)
 }
 
 #[cfg(test)]
@@ -55,16 +79,29 @@ mod tests {
             ("Error: bytes", vec![], false),
         ] {
             let verdict = read(text, NAMES.into_iter());
-            assert_eq!(
-                verdict,
-                Verdict { refused: refused.into_iter().map(str::to_owned).collect(), others_taken }
-            );
+            let names: Vec<&str> = verdict.refused.keys().map(String::as_str).collect();
+            assert_eq!((names, verdict.others_taken), (refused, others_taken), "{text}");
         }
+    }
+
+    #[test]
+    fn each_refusal_of_a_list_has_its_own_reason() {
+        let text = format!("Error adding/updating listener(s) {}: first\n{}: second\n", NAMES[0], NAMES[2]);
+        let refused = read(&text, NAMES.into_iter()).refused;
+        assert_eq!(refused[NAMES[0]], format!("{}: first", NAMES[0]));
+        assert_eq!(refused[NAMES[2]], format!("{}: second", NAMES[2]));
+    }
+
+    #[test]
+    fn the_end_of_a_long_reason_is_kept() {
+        let text = format!("{} value length must be at least 1", "ä".repeat(MAX_REASON_BYTES));
+        let reason = &read(&text, NAMES[..1].iter().copied()).refused[NAMES[0]];
+        assert!(reason.len() < 2 * MAX_REASON_BYTES && reason.ends_with("at least 1"), "{reason}");
     }
 
     #[test]
     fn a_message_with_one_resource_needs_no_name() {
         let verdict = read("Error: bytes", NAMES[..1].iter().copied());
-        assert_eq!(verdict.refused, [NAMES[0]]);
+        assert!(verdict.refused.contains_key(NAMES[0]));
     }
 }

@@ -165,7 +165,14 @@ fn routes(service: &str) -> RouteConfiguration {
         routes: vec![route],
         ..VirtualHost::default()
     };
-    RouteConfiguration { name: service.into(), virtual_hosts: vec![host], ..RouteConfiguration::default() }
+    RouteConfiguration {
+        name: service.into(),
+        virtual_hosts: vec![host],
+        // A listener whose cluster is late is taken and answers 503 until the cluster is there; with the check it would
+        // be refused, and stay away.
+        validate_clusters: flag(false),
+        ..RouteConfiguration::default()
+    }
 }
 
 fn filter(name: &str, config: &impl Name) -> Filter {

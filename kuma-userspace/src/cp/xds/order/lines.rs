@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{AGENT_LIMIT, Action, Line, Order, Stage, Step, TTLS};
-use crate::cp::xds::clients::ClientId;
+use crate::cp::xds::clients::{Client, ClientId};
 use crate::cp::xds::targets::Target;
 use crate::model::view::Route;
 use crate::wire::envoy::listener_name;
@@ -69,6 +69,7 @@ impl Order {
         let Some(line) = self.lines.get_mut(&route) else { return };
         if matches!(line.stage, Stage::LeftView { .. } | Stage::Rests { .. }) {
             line.stage = Stage::Works;
+            self.stale = true;
         }
         if line.target == *target {
             return;
@@ -128,6 +129,7 @@ impl Order {
                 if self.acknowledged(step, Role::Proxy, listeners, since + CLUSTER_LIMIT, now) {
                     self.lines.remove(&route);
                     // It may be wanted again: by another service, or since it left.
+                    self.unmatched = true;
                     step.wake_at(now);
                 }
             }
@@ -135,6 +137,7 @@ impl Order {
     }
 
     fn enter(&mut self, route: Route, stage: Stage) {
+        self.stale = true;
         if let Some(line) = self.lines.get_mut(&route) {
             line.stage = stage;
         }
@@ -168,8 +171,13 @@ impl Order {
         limit: Instant,
         now: Instant,
     ) -> bool {
-        let late =
-            self.clients.iter().filter(|client| client.role == role && client.acked(kind) < generation);
+        // An agent that refused the view still routes by the one before it.
+        let has_not = |client: &&Client| {
+            client.role == role
+                && (client.acked(kind) < generation
+                    || (role == Role::Agent && client.refuses(kind, &self.name)))
+        };
+        let late = self.clients.iter().filter(has_not);
         let late: Vec<ClientId> = late.map(|client| client.id).collect();
         if now < limit && !late.is_empty() {
             step.wake_at(limit);

@@ -139,6 +139,10 @@ pub(super) struct Order {
     generations: PerType<u64>,
     overdue: BTreeSet<(ClientId, ResourceType)>,
     refused: Option<String>,
+    /// Clusters and lines may differ from what is wanted.
+    unmatched: bool,
+    /// The view may differ from what works.
+    stale: bool,
 }
 
 impl Order {
@@ -156,6 +160,8 @@ impl Order {
             generations: PerType::default(),
             overdue: BTreeSet::new(),
             refused: None,
+            unmatched: false,
+            stale: false,
         }
     }
 
@@ -171,11 +177,15 @@ impl Order {
             Event::Time => {}
         }
         if let Some(mesh) = self.wanted.clone() {
-            self.set_clusters(&mut step, &mesh);
-            self.set_lines(&mut step, now);
+            if std::mem::take(&mut self.unmatched) {
+                self.set_clusters(&mut step, &mesh);
+                self.set_lines(&mut step, now);
+            }
             self.advance_lines(&mut step, now);
             self.drop_clusters(&mut step, &mesh);
-            self.publish(&mut step, &mesh, now);
+            if self.stale || self.view.is_none() {
+                self.publish(&mut step, &mesh, now);
+            }
             self.advance_strangers(&mut step, now);
         }
         step.generations = self.generations;
@@ -184,9 +194,9 @@ impl Order {
 
     /// Why agents do not see everything that is wanted, in words; empty when they do.
     pub(super) fn waiting(&self) -> Vec<String> {
-        let Some(mesh) = &self.wanted else {
+        if self.wanted.is_none() {
             return vec![format!("mesh {:?} does not exist", self.name)];
-        };
+        }
         let pending: Vec<&Route> = self
             .lines
             .iter()
@@ -201,8 +211,10 @@ impl Order {
             return waiting;
         }
         if self.proxies().next().is_none() {
-            let services = mesh.services.len();
-            waiting.push(format!("waiting for a proxy: none is connected, {services} services wait for one"));
+            let count = pending.len();
+            waiting.push(format!(
+                "waiting for a proxy: none is connected, listeners that wait for one: {count}"
+            ));
             return waiting;
         }
         for proxy in self.proxies() {
@@ -212,7 +224,10 @@ impl Order {
             let refused: Vec<String> = refused.map(|route| listener_name(**route)).collect();
             if refused.is_empty() {
                 let count = pending.len();
-                waiting.push(format!("waiting for proxy {:?} to take {count} listeners", proxy.node));
+                waiting.push(format!(
+                    "waiting for proxy {:?}, listeners that it has not taken: {count}",
+                    proxy.node
+                ));
             } else {
                 waiting.push(format!("proxy {:?} refuses {}", proxy.node, refused.join(", ")));
             }
@@ -238,6 +253,7 @@ impl Order {
             Some(Arc::new(MeshSnapshot { services: BTreeMap::new(), ..last.clone() }))
         });
         self.targets = self.wanted.as_deref().map(targets::targets).unwrap_or_default();
+        (self.unmatched, self.stale) = (true, true);
     }
 
     fn proxies(&self) -> impl Iterator<Item = &Client> {

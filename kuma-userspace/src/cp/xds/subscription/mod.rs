@@ -2,6 +2,9 @@
 //! Keeps: one answer at a time, made from the newest state, so a slow client costs one pending answer and no queue;
 //! every name that was asked for is answered. Called by session.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -169,8 +172,8 @@ impl Subscription {
         let verdict = nack::read(text, names);
         let mut news = Vec::new();
         for resource in &answered.changed {
-            if verdict.refused.contains(&resource.name) {
-                let refusal = Refusal { version: resource.version.clone(), reason: text.into() };
+            if let Some(reason) = verdict.refused.get(&resource.name) {
+                let refusal = Refusal { version: resource.version.clone(), reason: reason.clone() };
                 self.refused.insert(resource.name.clone(), refusal.clone());
                 news.push((resource.name.clone(), refusal));
             } else if !verdict.others_taken {
@@ -180,10 +183,10 @@ impl Subscription {
                 }
             }
         }
-        if verdict.others_taken || answered.changed.len() == verdict.refused.len() {
+        // Removals alone cannot be refused for a reason that another try would cure.
+        if verdict.others_taken || answered.changed.is_empty() {
             self.acked = answered.generation;
-        }
-        if !verdict.others_taken {
+        } else {
             // Their removal was not taken either; an unknown version says that the client has them.
             self.held.extend(answered.removed.into_iter().map(|name| (name, String::new())));
         }
