@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread;
 
-use kuma_ebpf_common::abi::DNS_SLOTS;
 use socket2::SockRef;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::dns::server::{Server, ServerError, Sockets};
+use crate::model::datapath::DNS_SLOTS;
 use crate::model::view::Port;
 use crate::rt::Drain;
 

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+pub use kuma_ebpf_common::abi::DNS_SLOTS;
 
 use crate::model::view::{Port, Route, ViewId};
 

@@ -16,7 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kernel", &["model", "rt"]),
     ("agent", &["model", "wire", "rt", "dns"]),
     ("cp", &["model", "wire", "rt", "dns"]),
-    ("cli", &["agent", "cp", "rt", "model", "wire"]),
+    // exec enters the agent's namespace and cgroup; status and cleanup also work when no agent is left.
+    ("cli", &["agent", "cp", "rt", "model", "wire", "kernel"]),
 ];
 
 /// Single files that may import one room more.

@@ -1,9 +1,6 @@
 //! The kernel's own account of a datapath in the words of the agent's status, for when no agent is there to say it.
 //! Pure. Called by status.
-
-use kuma_ebpf_common::verdict::Reason;
-
-use crate::kernel::KernelStatus;
+use crate::kernel::{KernelStatus, Reason};
 use crate::wire::local::{Counter, Datapath, Map, Program};
 
 /// What was read from the pins, as the agent would tell it.
