@@ -16,11 +16,13 @@ use tempfile::TempDir;
 use crate::backend::{Backend, Backends, Speaks};
 use crate::binaries;
 use crate::mesh::{Mesh, Service};
-use crate::netns::Netns;
+use crate::netns::{Netns, UPLINK};
 use crate::process::Process;
 
 /// How long `up` may take until it is ready, on a busy machine with a real Envoy.
 const READY_SECS: u64 = 60;
+/// The addresses of a world's uplink (RFC 5737, RFC 3849). There is no default route: what is not redirected goes nowhere.
+pub const UPLINK_ADDRESSES: [(&str, u8); 2] = [("192.0.2.1", 24), ("2001:db8::1", 64)];
 /// The first port of a world's backends; each has the namespace for itself.
 const FIRST_BACKEND_PORT: u16 = 7001;
 /// Proxies of the machine that would hijack the tests' HTTP.
@@ -48,6 +50,8 @@ pub struct World {
     server: Backends,
     next_port: u16,
     netns: Netns,
+    /// The other end of the uplink; nobody is there.
+    outside: Netns,
     dir: TempDir,
 }
 
@@ -101,9 +105,15 @@ impl Builder {
             backends: Vec::new(),
             server: Backends::new()?,
             next_port: FIRST_BACKEND_PORT,
+            outside: Netns::new()?,
             netns: Netns::new()?,
             dir: tempfile::Builder::new().prefix("kuma-dns-world-").tempdir()?,
         };
+        // Addresses beside loopback: getaddrinfo asks only for families that the machine has (AI_ADDRCONFIG).
+        world.netns.join(&world.outside, UPLINK)?;
+        let addresses =
+            UPLINK_ADDRESSES.map(|(address, prefix)| (address.parse().expect("a constant address"), prefix));
+        world.netns.add_addresses(UPLINK, &addresses)?;
         for (name, speaks, backends) in self.services {
             world.add_service(&name, speaks, backends)?;
         }
@@ -156,6 +166,11 @@ impl World {
     /// The network namespace that everything runs in.
     pub fn netns(&self) -> &Netns {
         &self.netns
+    }
+
+    /// The namespace at the other end of the uplink.
+    pub fn outside(&self) -> &Netns {
+        &self.outside
     }
 
     /// Starts backends and puts the service into the mesh; [`World::edit`] or the start of `up` makes it known.

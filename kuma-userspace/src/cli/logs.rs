@@ -43,6 +43,11 @@ enum Color {
 }
 
 impl Logs {
+    /// The format that was asked for.
+    pub(super) fn format(&self) -> Format {
+        self.log_format
+    }
+
     /// Holds for everything that is printed through anstream.
     pub(super) fn choose_color(&self) {
         match self.color {

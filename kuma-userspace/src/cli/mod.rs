@@ -13,6 +13,7 @@ mod place;
 mod socket;
 mod status;
 mod table;
+mod up;
 mod vips;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Up(up::Args),
     Exec(exec::Args),
     Status(status::Args),
     Vips(vips::Args),
@@ -81,6 +83,7 @@ impl Cli {
     fn run(self) -> Outcome {
         self.logs.start()?;
         match self.command {
+            Command::Up(args) => up::run(args, self.paths, self.logs.format()),
             Command::Exec(args) => exec::run(args.config(self.paths)),
             Command::Status(args) => status::run(&args.config(self.paths)),
             Command::Vips(args) => vips::run(&args.config(self.paths)),

@@ -1,8 +1,9 @@
 //! The status as text for people: the answer to "does it work?" first, then each part, then what the kernel decided.
 //! Pure: data in, text out. Called by status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -102,8 +103,18 @@ fn resolver(resolver: &Resolver) -> String {
     let upstreams = if upstreams.is_empty() { "the nameserver that was asked".into() } else { upstreams };
     format!(
         "listens on {}\n{answered} questions answered, {forwarded} passed on to {upstreams}, {failed} of them without answer",
-        join(&resolver.listen, ", ")
+        places(&resolver.listen)
     )
+}
+
+/// `127.0.0.1 and ::1, ports 15053 to 15057`: the addresses once, the ports as a range.
+fn places(listen: &[SocketAddr]) -> String {
+    let addresses: BTreeSet<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
+    let ports: BTreeSet<u16> = listen.iter().map(SocketAddr::port).collect();
+    let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+    let (Some(first), Some(last)) = (ports.first(), ports.last()) else { return String::new() };
+    let ports = if first == last { format!("port {first}") } else { format!("ports {first} to {last}") };
+    format!("{}, {ports}", join(&addresses, " and "))
 }
 
 /// One line for each cgroup, with its programs.

@@ -1,0 +1,73 @@
+//! `kuma-dns up`: a control plane and an agent in one process, on services from YAML files. Keeps: input and machine are
+//! checked before anything is started; one signal ends it in order, a second one at once; who waits is told for what.
+
+mod args;
+mod signals;
+mod story;
+
+pub(super) use args::Args;
+
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use tracing::{info, warn};
+
+use super::logs::Format;
+use super::outcome::{Code, OrExit, Outcome};
+use super::paths::Paths;
+use crate::kernel::{cgroup, preflight};
+use crate::rt::{Drain, Ready, Tasks};
+use crate::{agent, cp};
+
+use args::Config;
+use signals::Signals;
+use story::Story;
+
+/// How the services of `up` end.
+enum End {
+    InOrder,
+    AtOnce,
+}
+
+pub(super) fn run(args: Args, paths: Paths, format: Format) -> Outcome {
+    let began = Instant::now();
+    let summary = cp::check(args.files()).or_exit(Code::BadInput)?;
+    preflight::check(&paths.bpffs).or_exit(Code::NotSupported)?;
+    let cgroup2 = cgroup::find_cgroup2().or_exit(Code::NotSupported)?;
+    let config = args.config(paths, format, cgroup2);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let story = Story::new(&config, &summary, began);
+    let end = runtime.block_on(serve(config, story));
+    // What is still running was asked to end and did not: the process ends without it.
+    runtime.shutdown_background();
+    match end? {
+        End::InOrder => Ok(ExitCode::SUCCESS),
+        End::AtOnce => Ok(Code::Failed.into()),
+    }
+}
+
+async fn serve(config: Config, story: Story) -> anyhow::Result<End> {
+    let (trigger, drain) = Drain::pair();
+    let ready = Ready::default();
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let mut tasks = Tasks::new(trigger.clone(), drain.clone());
+    tasks.spawn("control plane", cp::run(config.control_plane, drain.clone(), ready.clone()));
+    tasks.spawn("agent", agent::run(config.agent, drain.clone(), ready));
+    tasks.spawn("start-up story", story.tell(drain.clone()));
+    let mut running = pin!(tasks.run());
+    loop {
+        tokio::select! {
+            ended = &mut running => return ended.map(|()| End::InOrder).map_err(Into::into),
+            () = signals.next() => {}
+        }
+        if drain.is_requested() {
+            warn!("ended at once: what is attached stays until the next start or `kuma-dns cleanup`");
+            return Ok(End::AtOnce);
+        }
+        info!("ending: names stop first, then connections; a second signal ends it at once");
+        trigger.request();
+    }
+}
