@@ -17,6 +17,9 @@ const MAX_EVENTS: usize = 2 * MAX_NODES;
 /// Documents of one file: a Dataplane each.
 const MAX_DOCUMENTS: usize = 1_000_000;
 
+/// Events that aliases stand for: 30,000 services can share defaults of ten, and an alias bomb stops early.
+const MAX_REPLAYED: usize = 300_000;
+
 /// A value and the line where it stands.
 #[derive(Debug)]
 pub struct Node {
@@ -60,7 +63,11 @@ pub fn parse(text: &str) -> Result<Vec<Node>, Malformed> {
             max_nodes: MAX_NODES,
             max_events: MAX_EVENTS,
             max_documents: MAX_DOCUMENTS,
+            max_aliases: MAX_REPLAYED,
+            max_merge_keys: MAX_REPLAYED,
+            enforce_alias_anchor_ratio: false,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         leading_zero_numbers_as_strings: true,
@@ -206,6 +213,30 @@ mod tests {
             assert!(malformed.line >= 1, "{malformed:?}");
             assert!(!malformed.problem.is_empty() && !malformed.problem.contains('\n'), "{malformed:?}");
         }
+    }
+
+    #[test]
+    fn long_comments_are_read_over_wherever_they_stand() {
+        let comment = "# commented out\n".repeat(500);
+        let text = format!(
+            "{comment}services:\n{comment}- service:\n{comment}    redis\n{comment}  endpoints:\n{comment}  - a\n{comment}  - b\n{comment}"
+        );
+        let documents = parse(&text).unwrap();
+        assert_eq!(documents.len(), 1);
+        let nested = format!(
+            "a:\n{comment}  b:\n{comment}    - c:\n{comment}        d\n{comment}      e: f\n{comment}g: h\n---\n{comment}"
+        );
+        assert_eq!(parse(&nested).unwrap().len(), 1);
+        assert!(parse(&comment).unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_services_may_share_their_defaults() {
+        let mut text = String::from("defaults: &d {mesh: default, protocol: http}\nservices:\n");
+        text += &"- {<<: *d, service: a}\n".repeat(2_000);
+        let documents = parse(&text).unwrap();
+        let Value::List(services) = &map(&documents[0])[1].node.value else { panic!("{documents:?}") };
+        assert!(services.iter().all(|service| map(service).len() == 3));
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::cp::allocator::Changes;
 use crate::cp::store::Memory;
+use crate::rt::Drain;
 
 /// A store whose next commits fail as often as it is told; both ends see the same records.
 #[derive(Clone, Default)]
@@ -77,4 +80,28 @@ fn a_snapshot_holds_names_ports_ranges_and_the_default_mesh() {
     assert_eq!(mine.ranges, Settings::default().pools.ranges());
     let gone = publisher.publish(&self::resources(&[])).unwrap().snapshot;
     assert!(gone.meshes["other"].services.is_empty(), "a mesh stays, so that its removals are heard");
+}
+
+#[tokio::test]
+async fn a_store_that_failed_is_tried_again_without_another_edit() {
+    let store = Flaky::default();
+    let publisher = Publisher::open(Box::new(store.clone()), &Settings::default()).unwrap();
+    let (edits, followed) = watch::channel(Arc::new(resources(&["a"])));
+    let status = StatusCell::default();
+    let publish = Publish::first(publisher, followed, status.clone()).unwrap();
+    let (mut snapshots, mut reported) = (publish.snapshots.subscribe(), status.subscribe());
+    let (trigger, drain) = Drain::pair();
+    store.0.lock().unwrap().1 = 2;
+    let edit = async {
+        edits.send(Arc::new(resources(&["a", "b"]))).unwrap();
+        let failed = reported.wait_for(|status| status.store_error.is_some()).await.unwrap().clone();
+        assert_eq!(failed.store_error.unwrap(), "cannot write store /nowhere: I/O error: no storage space");
+        snapshots.wait_for(|snapshot| snapshot.meshes["default"].services.len() == 2).await.unwrap();
+        reported.wait_for(|status| status.store_error.is_none() && status.published == 2).await.unwrap();
+        trigger.request();
+    };
+    let (ended, edited) =
+        tokio::join!(publish.run(drain), tokio::time::timeout(Duration::from_secs(10), edit));
+    ended.unwrap();
+    edited.expect("healed within the limit");
 }
