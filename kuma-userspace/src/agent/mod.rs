@@ -6,7 +6,6 @@
 //! leaves the workloads' sockets alone and then ends what served them. Started by cli. The only file of this room that
 //! knows the kernel's: the others get it as a `Datapath` or as a closure.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,80 +18,38 @@ use tracing::{info, warn};
 use crate::agent::apply::Applier;
 use crate::agent::enrol::{Desk, EnrolError};
 use crate::agent::feed::{Feed, FeedConfig, FeedStatus};
-use crate::agent::proxy::{Proxy, ProxyConfig, ProxyError, ProxyMode};
+use crate::agent::proxy::{Proxy, ProxyConfig, ProxyError};
 use crate::agent::resolver::{Inside, ResolverError};
-use crate::agent::status::{Applied, Asked, Board};
+use crate::agent::status::{Applied, Board};
 use crate::agent::views::{Held, Views};
 use crate::dns::server::{Server, Shared, Sockets};
 use crate::dns::zone::Zone;
 use crate::kernel::cgroup::{self, CgroupError};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::preflight::{self, PreflightError};
-use crate::kernel::{self, BpfLog, Kernel, KernelConfig, KernelError, KernelStatus, Reason};
+use crate::kernel::{self, Kernel, KernelConfig, KernelError, KernelStatus, Reason};
 use crate::model::datapath::{Datapath, DatapathError, NetnsCookie, Pod, ProxyIdentity};
-use crate::model::instance::Instance;
 use crate::model::name::Hostname;
-use crate::model::view::{MeshView, Port, ViewId};
+use crate::model::view::{MeshView, ViewId};
 use crate::rt::{Awaited, Drain, DrainTrigger, Ready, TaskError, Tasks};
 use crate::wire::local;
 use crate::wire::node::{Introduction, Role};
 
 pub mod apply;
+mod config;
 pub mod enrol;
 pub mod feed;
+mod listening;
 pub mod proxy;
 pub mod resolver;
 pub mod status;
 pub mod views;
 
+pub use crate::agent::config::{Config, Ports, ProxySetup};
+pub use crate::kernel::BpfLog;
+
 /// How often the datapath looks whether somebody removed the workloads' cgroup under it.
 const HEAL_INTERVAL: Duration = Duration::from_secs(2);
-
-/// What an agent needs to know.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub instance: Instance,
-    /// The agent's socket lies below (`/run`).
-    pub run_dir: PathBuf,
-    /// The pins lie below (`/sys/fs/bpf`).
-    pub bpffs: PathBuf,
-    /// Where the cgroup v2 hierarchy is mounted.
-    pub cgroup2: PathBuf,
-    /// The network namespace of the workloads; `None`: the agent's own.
-    pub netns: Option<PathBuf>,
-    pub ports: Ports,
-    /// The view to serve, which is the mesh's name.
-    pub view: String,
-    pub control_plane: SocketAddr,
-    pub proxy: ProxySetup,
-    /// Whose nameservers are asked for names outside the mesh.
-    pub resolv_conf: PathBuf,
-    pub vips_capacity: u32,
-    pub bpf_log: Option<BpfLog>,
-    /// Leave the datapath in the kernel at the end: names and VIPs fail closed until the next start.
-    pub keep_datapath: bool,
-}
-
-/// Loopback ports in the workloads' network namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ports {
-    /// The proxy's listener for connections to VIPs.
-    pub outbound: Port,
-    /// The first of the resolver's consecutive ports.
-    pub dns: Port,
-}
-
-/// Whose proxy it is, and how the kernel recognises it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProxySetup {
-    /// The Envoy that we start, or none: then somebody starts one in the proxy cgroup (`kuma-dns exec --proxy`).
-    pub envoy: ProxyMode,
-    pub admin_port: Port,
-    /// Worker threads of the Envoy that we start.
-    pub concurrency: u32,
-    /// Every process of this user within the workloads' cgroup is the proxy; `None`: every process in the proxy cgroup.
-    pub uid: Option<u32>,
-}
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -131,13 +88,16 @@ pub enum Error {
 ///
 /// # Errors
 /// Whatever keeps it from starting, or ends it early. Nothing of it is left then, unless it was there before.
-pub async fn run(config: Config, drain: Drain, ready: Ready) -> Result<(), Error> {
+pub fn run(config: Config, drain: Drain, ready: Ready) -> impl Future<Output = Result<(), Error>> + Send {
+    // Held from the call on, not from the first poll: nobody may take a future that was not polled yet for ready.
     let awaited = ready.wait_for(format!("the first view of mesh {:?} from the control plane", config.view));
-    let node = spawn_blocking(move || Node::start(config)).await??;
-    let (config, kernel) = (node.config.clone(), node.kernel.clone());
-    let ended = serve(node, awaited, drain, ready).await;
-    let stopped = spawn_blocking(move || stop(&config, &kernel)).await?;
-    ended.and(stopped)
+    async move {
+        let node = spawn_blocking(move || Node::start(config)).await??;
+        let (config, kernel) = (node.config.clone(), node.kernel.clone());
+        let ended = serve(node, awaited, drain, ready).await;
+        let stopped = spawn_blocking(move || stop(&config, &kernel)).await?;
+        ended.and(stopped)
+    }
 }
 
 /// Everything that is there before the first task runs.
@@ -265,6 +225,7 @@ async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Resu
     let board = Arc::new(board(&node, ready, &feed));
     let Node { config, inside, netns, desk, sockets, proxy, kernel, applier } = node;
     let resolver = board.resolver.clone();
+    let listener = board.ready.wait_for(format!("a proxy that listens on port {}", config.ports.outbound));
     let server = Server { sockets, shared: resolver.clone(), resolv_conf: config.resolv_conf.clone() };
     let (datapath, board_of_views) = (kernel.clone(), board.clone());
     let views = Views { datapath, applier, resolver, board: board_of_views, awaited: Some(awaited) };
@@ -274,6 +235,10 @@ async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Resu
     if let Some(proxy) = proxy {
         tasks.spawn("proxy", proxy.run(ending.clone()));
     }
+    tasks.spawn(
+        "proxy's listener",
+        listening::watch(config.ports.outbound, inside.clone(), listener, ending.clone()),
+    );
     tasks.spawn("resolver", resolver::run(server, inside, ending.clone()));
     tasks.spawn("feed", feed.run(ending.clone()));
     tasks.spawn("views", views.run(updates, ending.clone()));
@@ -368,32 +333,13 @@ fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
         datapath: Box::new(move || {
             Kernel::inspect(&instance, &bpffs).map(datapath_status).unwrap_or_default()
         }),
-        proxy: proxy_status(config, node.proxy.as_ref()),
+        proxy: status::of_proxy(config, node.proxy.as_ref()),
         version: Box::new(move || match &*feed.borrow() {
             FeedStatus::Applied { version } | FeedStatus::Failed { version, .. } => version.clone(),
             FeedStatus::Disconnected { .. } | FeedStatus::Waiting => String::new(),
         }),
         applied: Applied::default(),
     }
-}
-
-fn proxy_status(config: &Config, proxy: Option<&Proxy>) -> Asked<Option<local::Proxy>> {
-    let at = |port: Port| Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.get()));
-    let mode = match config.proxy.uid {
-        _ if proxy.is_some() => "started".into(),
-        Some(uid) => format!("uid {uid}"),
-        None => format!("cgroup {}", config.instance.proxy_cgroup(&config.cgroup2).display()),
-    };
-    let fixed = local::Proxy { mode, outbound: at(config.ports.outbound), ..local::Proxy::default() };
-    let Some(status) = proxy.map(Proxy::status) else { return Box::new(move || Some(fixed.clone())) };
-    let admin = at(config.proxy.admin_port);
-    Box::new(move || {
-        let now = status.borrow();
-        let uptime_ms =
-            now.started.map(|started| u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let (path, pid, restarts) = (Some(now.path.clone()), now.pid, now.restarts);
-        Some(local::Proxy { path, pid, uptime_ms, restarts, admin, ..fixed.clone() })
-    })
 }
 
 fn datapath_status(kernel: KernelStatus) -> local::Datapath {

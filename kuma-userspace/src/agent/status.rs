@@ -1,17 +1,19 @@
 //! What the agent can say of itself: the board that its parts write on and that its socket reads from.
 //! Keeps: asking costs the datapath and the resolver nothing they would wait for. Called by agent/mod.rs and enrol.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 
+use crate::agent::Config;
+use crate::agent::proxy::Proxy;
 use crate::dns::server::Shared;
 use crate::model::datapath::NetnsCookie;
 use crate::model::instance::Instance;
-use crate::model::view::MeshView;
+use crate::model::view::{MeshView, Port};
 use crate::rt::Ready;
 use crate::wire::local::{self, Enrolment, Status, Vip, Workload};
 
@@ -144,6 +146,26 @@ impl Board {
             upstream_mismatched: counts.upstream_mismatched,
         }
     }
+}
+
+/// How the proxy is: ours as its supervisor sees it, another's as far as we know it.
+pub(super) fn of_proxy(config: &Config, proxy: Option<&Proxy>) -> Asked<Option<local::Proxy>> {
+    let at = |port: Port| Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.get()));
+    let mode = match config.proxy.uid {
+        _ if proxy.is_some() => "started".into(),
+        Some(uid) => format!("uid {uid}"),
+        None => format!("cgroup {}", config.instance.proxy_cgroup(&config.cgroup2).display()),
+    };
+    let fixed = local::Proxy { mode, outbound: at(config.ports.outbound), ..local::Proxy::default() };
+    let Some(status) = proxy.map(Proxy::status) else { return Box::new(move || Some(fixed.clone())) };
+    let admin = at(config.proxy.admin_port);
+    Box::new(move || {
+        let now = status.borrow();
+        let uptime_ms =
+            now.started.map(|started| u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let (path, pid, restarts) = (Some(now.path.clone()), now.pid, now.restarts);
+        Some(local::Proxy { path, pid, uptime_ms, restarts, admin, ..fixed.clone() })
+    })
 }
 
 /// The ports that both families of a name serve.

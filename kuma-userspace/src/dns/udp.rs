@@ -2,11 +2,12 @@
 //! Keeps: mesh names are answered here and now; what is not ours is handed on and never waited for. Called by server.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::net::SendFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketAddrAny};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::debug;
 
@@ -38,23 +39,25 @@ impl Answerer {
     pub(super) fn run(&self) -> io::Result<()> {
         let mut buffer = [0; MAX_QUERY_BYTES + 1 + ROOM_BYTES];
         loop {
-            let received = self.socket.recv_from(&mut buffer[..=MAX_QUERY_BYTES]);
+            let received =
+                rustix::net::recvfrom(&self.socket, &mut buffer[..=MAX_QUERY_BYTES], RecvFlags::empty());
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             match received {
-                Ok((bytes, client)) => {
-                    if let Some(answered) = self.answer(&mut buffer, bytes, client) {
-                        self.send(&buffer[..answered.bytes], client);
+                Ok((bytes, _, Some(client))) => {
+                    if let Some(answered) = self.answer(&mut buffer, bytes, &client) {
+                        self.send(&buffer[..answered.bytes], &client);
                     }
                 }
-                Err(error) if is_passing(&error) => debug!(%error, "nothing received"),
-                Err(error) => return Err(error),
+                Ok((_, _, None)) => debug!("a datagram without sender"),
+                Err(errno) if is_passing(errno) => debug!(%errno, "nothing received"),
+                Err(errno) => return Err(errno.into()),
             }
         }
     }
 
-    fn answer(&self, buffer: &mut [u8], bytes: usize, client: SocketAddr) -> Option<Answered> {
+    fn answer(&self, buffer: &mut [u8], bytes: usize, client: &SocketAddrAny) -> Option<Answered> {
         let counters = &self.shared.counters;
         match self.shared.zone.load().answer(buffer, bytes) {
             Outcome::Answered(answered) => {
@@ -78,11 +81,11 @@ impl Answerer {
         buffer: &mut [u8],
         bytes: usize,
         question: Question,
-        client: SocketAddr,
+        client: &SocketAddrAny,
     ) -> Option<Answered> {
         let counters = &self.shared.counters;
         if let Ok(place) = self.places.clone().try_acquire_owned() {
-            let client = Client { socket: self.socket.clone(), address: client, _place: place };
+            let client = Client { socket: self.socket.clone(), address: client.clone(), _place: place };
             let query = buffer[..bytes].to_vec();
             if self.forward.try_send(Asked { query, question, client }).is_ok() {
                 counters.forwarded(question.qtype);
@@ -96,15 +99,14 @@ impl Answerer {
     }
 
     /// Loopback takes a datagram at once or drops it; a client that is gone is nobody's loss.
-    fn send(&self, answer: &[u8], client: SocketAddr) {
-        if let Err(error) = rustix::net::sendto(&self.socket, answer, SendFlags::DONTWAIT, &client) {
+    fn send(&self, answer: &[u8], client: &SocketAddrAny) {
+        if let Err(error) = rustix::net::sendto(&self.socket, answer, SendFlags::DONTWAIT, client) {
             debug!(%error, "answer not sent");
         }
     }
 }
 
-/// Errors that say something about one datagram and nothing about the socket.
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, Interrupted, OutOfMemory, WouldBlock};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | Interrupted | OutOfMemory | WouldBlock)
+/// Errors that say something about one datagram or one moment, and nothing about the socket.
+fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::INTR | Errno::AGAIN | Errno::CONNREFUSED | Errno::NOMEM | Errno::NOBUFS)
 }

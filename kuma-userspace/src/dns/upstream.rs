@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, SocketAddrAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -49,7 +49,7 @@ pub(super) struct Asked {
 /// Who asked over UDP: the answer leaves by the socket that was asked.
 pub(super) struct Client {
     pub(super) socket: Arc<UdpSocket>,
-    pub(super) address: SocketAddr,
+    pub(super) address: SocketAddrAny,
     pub(super) _place: OwnedSemaphorePermit,
 }
 

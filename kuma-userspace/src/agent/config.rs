@@ -1,0 +1,55 @@
+//! What an agent needs to know, as plain data. Made by cli, read by agent/mod.rs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::agent::BpfLog;
+use crate::agent::proxy::ProxyMode;
+use crate::model::instance::Instance;
+use crate::model::view::Port;
+
+/// What an agent needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub instance: Instance,
+    /// The agent's socket lies below (`/run`).
+    pub run_dir: PathBuf,
+    /// The pins lie below (`/sys/fs/bpf`).
+    pub bpffs: PathBuf,
+    /// Where the cgroup v2 hierarchy is mounted.
+    pub cgroup2: PathBuf,
+    /// The network namespace of the workloads; `None`: the agent's own.
+    pub netns: Option<PathBuf>,
+    pub ports: Ports,
+    /// The view to serve, which is the mesh's name.
+    pub view: String,
+    pub control_plane: SocketAddr,
+    pub proxy: ProxySetup,
+    /// Whose nameservers are asked for names outside the mesh.
+    pub resolv_conf: PathBuf,
+    pub vips_capacity: u32,
+    pub bpf_log: Option<BpfLog>,
+    /// Leave the datapath in the kernel at the end: names and VIPs fail closed until the next start.
+    pub keep_datapath: bool,
+}
+
+/// Loopback ports in the workloads' network namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ports {
+    /// The proxy's listener for connections to VIPs.
+    pub outbound: Port,
+    /// The first of the resolver's consecutive ports.
+    pub dns: Port,
+}
+
+/// Whose proxy it is, and how the kernel recognises it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProxySetup {
+    /// The Envoy that we start, or none: then somebody starts one in the proxy cgroup (`kuma-dns exec --proxy`).
+    pub envoy: ProxyMode,
+    pub admin_port: Port,
+    /// Worker threads of the Envoy that we start.
+    pub concurrency: u32,
+    /// Every process of this user within the workloads' cgroup is the proxy; `None`: every process in the proxy cgroup.
+    pub uid: Option<u32>,
+}
