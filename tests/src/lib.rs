@@ -7,6 +7,7 @@ pub mod datapath;
 pub mod foreign;
 pub mod fork;
 pub mod history;
+pub mod live;
 pub mod mesh;
 pub mod netlink;
 pub mod netns;
