@@ -48,6 +48,11 @@ impl Backends {
         Ok(Self { runtime })
     }
 
+    /// Where other servers of the same world can run.
+    pub fn handle(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
     /// Starts a backend of `service` on a socket that already listens.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod fork;
 pub mod history;
 pub mod live;
 pub mod mesh;
+pub mod nameserver;
 pub mod netlink;
 pub mod netns;
 pub mod process;

@@ -2,7 +2,7 @@
 //! Keeps: nothing of it is left when it is dropped, also by a panic. Called by the tests through the front door, and by
 //! the demo.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::backend::{Backend, Backends, Speaks};
 use crate::binaries;
 use crate::mesh::{Mesh, Service};
+use crate::nameserver::Nameserver;
 use crate::netns::{Netns, UPLINK};
 use crate::process::Process;
 
@@ -23,6 +24,9 @@ use crate::process::Process;
 const READY_SECS: u64 = 60;
 /// The addresses of a world's uplink (RFC 5737, RFC 3849). There is no default route: what is not redirected goes nowhere.
 pub const UPLINK_ADDRESSES: [(&str, u8); 2] = [("192.0.2.1", 24), ("2001:db8::1", 64)];
+/// The addresses at the other end of the uplink, and the nameserver there that `up` is told of.
+const OUTSIDE_ADDRESSES: [(&str, u8); 3] = [("192.0.2.2", 24), (NAMESERVER, 24), ("2001:db8::2", 64)];
+const NAMESERVER: &str = "192.0.2.53";
 /// The first port of a world's backends; each has the namespace for itself.
 const FIRST_BACKEND_PORT: u16 = 7001;
 /// Proxies of the machine that would hijack the tests' HTTP.
@@ -50,8 +54,9 @@ pub struct World {
     server: Backends,
     next_port: u16,
     netns: Netns,
-    /// The other end of the uplink; nobody is there.
+    /// The other end of the uplink; a nameserver that knows no name is there.
     outside: Netns,
+    _nameserver: Nameserver,
     dir: TempDir,
 }
 
@@ -96,6 +101,8 @@ impl Builder {
         let mut args = self.args;
         let envoy = if self.without_envoy { PathBuf::from("none") } else { binaries::envoy()? };
         args.extend(["--envoy".into(), envoy.display().to_string()]);
+        let (server, netns, outside) = (Backends::new()?, Netns::new()?, Netns::new()?);
+        let nameserver = connect(&netns, &outside, &server)?;
         let mut world = World {
             instance: self.name.unwrap_or_else(|| format!("t{}-{number}", std::process::id())),
             args,
@@ -103,21 +110,17 @@ impl Builder {
             up: None,
             starts: 0,
             backends: Vec::new(),
-            server: Backends::new()?,
+            server,
             next_port: FIRST_BACKEND_PORT,
-            outside: Netns::new()?,
-            netns: Netns::new()?,
+            netns,
+            outside,
+            _nameserver: nameserver,
             dir: tempfile::Builder::new().prefix("kuma-dns-world-").tempdir()?,
         };
-        // Addresses beside loopback: getaddrinfo asks only for families that the machine has (AI_ADDRCONFIG).
-        world.netns.join(&world.outside, UPLINK)?;
-        let addresses =
-            UPLINK_ADDRESSES.map(|(address, prefix)| (address.parse().expect("a constant address"), prefix));
-        world.netns.add_addresses(UPLINK, &addresses)?;
         for (name, speaks, backends) in self.services {
             world.add_service(&name, speaks, backends)?;
         }
-        std::fs::write(world.dir.path().join("resolv.conf"), "nameserver 192.0.2.53\n")?;
+        std::fs::write(world.dir.path().join("resolv.conf"), format!("nameserver {NAMESERVER}\n"))?;
         world.write_mesh()?;
         Ok(world)
     }
@@ -132,6 +135,18 @@ impl Builder {
         world.wait_ready()?;
         Ok(world)
     }
+}
+
+/// Gives the world an uplink to the outside, and the outside a nameserver.
+fn connect(netns: &Netns, outside: &Netns, server: &Backends) -> anyhow::Result<Nameserver> {
+    let parsed =
+        |(address, prefix): (&str, u8)| (address.parse::<IpAddr>().expect("a constant address"), prefix);
+    netns.join(outside, UPLINK)?;
+    // Not only loopback: getaddrinfo asks only for families that the machine has (AI_ADDRCONFIG).
+    netns.add_addresses(UPLINK, &UPLINK_ADDRESSES.map(parsed))?;
+    outside.add_addresses(UPLINK, &OUTSIDE_ADDRESSES.map(parsed))?;
+    let socket = outside.run(|| UdpSocket::bind((NAMESERVER, 53))).context("no socket for the nameserver")?;
+    Nameserver::serve(server.handle(), socket)
 }
 
 impl World {

@@ -7,6 +7,7 @@ use clap::Parser;
 
 mod artifacts;
 mod bench;
+mod demo;
 mod ebpf;
 mod setup;
 mod test;
@@ -20,6 +21,7 @@ mod vmtest;
 enum Xtask {
     Bench(bench::Args),
     BuildEbpf(ebpf::Args),
+    Demo(demo::Args),
     Setup(setup::Args),
     Test(test::Args),
     Tidy(tidy::Args),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::Bench(args) => bench::run(&args),
         Xtask::BuildEbpf(args) => setup::ensure(&[setup::Part::Bpf]).and_then(|()| ebpf::run(args)),
+        Xtask::Demo(args) => demo::run(&args),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Test(args) => test::run(&args),
         Xtask::Tidy(args) => tidy::run(&args),

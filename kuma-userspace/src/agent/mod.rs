@@ -118,12 +118,18 @@ impl Node {
         let desk = Desk::open(&config.instance.socket(&config.run_dir))?;
         // Nobody else runs this instance now. Pins are what a killed agent left, and they stay, whatever happens here.
         let adopts = config.instance.pins(&config.bpffs).exists();
+        let cgroup = config.instance.cgroup(&config.cgroup2);
+        let new_cgroup = !cgroup.exists();
         let started = Self::attach(config.clone(), desk);
-        if started.is_err()
-            && !adopts
-            && let Err(error) = remove_datapath(&config, None)
-        {
-            warn!(%error, "cannot take back what was made so far: run `kuma-dns cleanup`");
+        if started.is_err() {
+            let taken_back = match (adopts, new_cgroup) {
+                (false, _) => remove_datapath(&config, None),
+                (true, true) => cgroup::remove(&cgroup).map_err(Error::Cgroup),
+                (true, false) => Ok(()),
+            };
+            if let Err(error) = taken_back {
+                warn!(%error, "cannot take back what was made so far: run `kuma-dns cleanup`");
+            }
         }
         started
     }

@@ -2,7 +2,7 @@
 //! also one that nobody entered here. Called by test.
 
 use anyhow::{Context as _, Result};
-use xtask::root;
+use xtask::{is_root, root};
 
 use crate::setup::{self, Part};
 use crate::vmtest;
@@ -130,13 +130,6 @@ impl Suite {
         }
         Ok(if self.kind == Kind::Vm { vmtest::hindrance() } else { None })
     }
-}
-
-/// Effective uid 0, as /proc shows it.
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
-    uids.split_whitespace().nth(1) == Some("0")
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::logs::Format;
 use super::outcome::{Code, OrExit, Outcome};
 use super::paths::Paths;
 use crate::kernel::{cgroup, preflight};
-use crate::rt::{Drain, Ready, Tasks};
+use crate::rt::{Drain, Ready, TaskError, Tasks};
 use crate::{agent, cp};
 
 use args::Config;
@@ -49,6 +49,14 @@ pub(super) fn run(args: Args, paths: Paths, format: Format) -> Outcome {
     }
 }
 
+/// What a task failed with says all: that it was a task is our own affair.
+fn plain(ended: TaskError) -> anyhow::Error {
+    match ended {
+        TaskError::Failed { source, .. } => anyhow::Error::from_boxed(source),
+        other => other.into(),
+    }
+}
+
 async fn serve(config: Config, story: Story) -> anyhow::Result<End> {
     let (trigger, drain) = Drain::pair();
     let ready = Ready::default();
@@ -60,7 +68,7 @@ async fn serve(config: Config, story: Story) -> anyhow::Result<End> {
     let mut running = pin!(tasks.run());
     loop {
         tokio::select! {
-            ended = &mut running => return ended.map(|()| End::InOrder).map_err(Into::into),
+            ended = &mut running => return ended.map(|()| End::InOrder).map_err(plain),
             () = signals.next() => {}
         }
         if drain.is_requested() {

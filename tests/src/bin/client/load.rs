@@ -54,7 +54,7 @@ fn parse(text: &str) -> anyhow::Result<Target<'_>> {
 /// Connection number `n`: neighbours in time go to different VIPs, and each VIP is met in every shape it has.
 fn one(n: u64, targets: &[Target<'_>], counts: &Counts) {
     let target = &targets[(n * 7919) as usize % targets.len()];
-    let mapped = n.is_multiple_of(2);
+    let mapped = (n / targets.len() as u64).is_multiple_of(2);
     let (address, kind) = match target.vip {
         IpAddr::V4(v4) if mapped => (SocketAddr::from((v4.to_ipv6_mapped(), PORT)), &counts.mapped),
         IpAddr::V4(v4) => (SocketAddr::from((v4, PORT)), &counts.v4),
