@@ -3,7 +3,7 @@
 
 use super::{Call, Decision, Endpoint, Lookups, Reason, UDP, is_loopback, is_proxy, loopback, remembered};
 use crate::abi::{DNS_SLOTS, POD_DNS, POD_VIPS, SlotsEntry};
-use crate::addr::{Addr, Port};
+use crate::addr::Port;
 
 /// What becomes of a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,14 +104,10 @@ pub fn recvmsg(from: Endpoint, peer_port: Port, look: &impl Lookups) -> Decision
 /// The nameserver whose slot has the port that a reply comes from.
 #[inline(always)]
 fn asked(entry: &SlotsEntry, from: Endpoint) -> Option<Endpoint> {
-    let mut server = None;
-    for (place, slot) in entry.slots.iter().enumerate() {
-        let (addr, port): (Addr, Port) = (slot.addr, slot.port);
-        if nth(entry.base, place) == from.port && slot.used == 1 && addr.is_v4() == from.addr.is_v4() {
-            server = Some(Endpoint { addr, port });
-        }
-    }
-    server
+    let place = from.port.get().wrapping_sub(entry.base.get());
+    let slot = entry.slots.get(usize::from(place))?;
+    (slot.used == 1 && slot.addr.is_v4() == from.addr.is_v4())
+        .then_some(Endpoint { addr: slot.addr, port: slot.port })
 }
 
 impl Decision<Send> {
