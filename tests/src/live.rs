@@ -84,6 +84,7 @@ impl Live {
             vips_capacity: VIPS_CAPACITY,
             bpf_log: None,
             keep_datapath: false,
+            beside: None,
         };
         let root = Cgroup::at(instance.cgroup(&cgroup2))?;
         let workloads = instance.workloads_cgroup(&cgroup2);

@@ -67,6 +67,7 @@ impl World {
             vips_capacity: 1_024,
             bpf_log: None,
             keep_datapath: false,
+            beside: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::agent::BpfLog;
 use crate::agent::proxy::ProxyMode;
+use crate::agent::status::Beside;
 use crate::model::instance::Instance;
 use crate::model::view::Port;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub bpf_log: Option<BpfLog>,
     /// Leave the datapath in the kernel at the end: names and VIPs fail closed until the next start.
     pub keep_datapath: bool,
+    /// A control plane in the same process, for the status.
+    pub beside: Option<Beside>,
 }
 
 /// Loopback ports in the workloads' network namespace.

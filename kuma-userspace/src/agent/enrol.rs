@@ -190,6 +190,7 @@ mod tests {
             datapath: Box::new(Default::default),
             proxy: Box::new(|| None),
             version: Box::new(String::new),
+            control_plane: None,
             applied: Applied::default(),
         })
     }

@@ -345,10 +345,12 @@ fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
             FeedStatus::Disconnected { .. } | FeedStatus::Waiting => String::new(),
         }),
         applied: Applied::default(),
+        control_plane: config.beside.clone(),
     }
 }
 
-fn datapath_status(kernel: KernelStatus) -> local::Datapath {
+/// The kernel's own account in the words of the status; also for when no agent runs.
+pub fn datapath_status(kernel: KernelStatus) -> local::Datapath {
     let program = |program: kernel::ProgramStatus| local::Program {
         name: program.hook.into(),
         cgroup: program.cgroup.unwrap_or_else(|| "(removed)".into()),

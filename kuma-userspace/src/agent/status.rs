@@ -20,6 +20,16 @@ use crate::wire::local::{self, Enrolment, Status, Vip, Workload};
 /// A part of the status that somebody else knows.
 pub type Asked<T> = Box<dyn Fn() -> T + Send + Sync>;
 
+/// What a control plane in the same process says of itself.
+#[derive(Clone)]
+pub struct Beside(pub Arc<dyn Fn() -> local::ControlPlane + Send + Sync>);
+
+impl std::fmt::Debug for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a control plane in the same process")
+    }
+}
+
 /// Everything that the agent's parts know, in one place.
 pub struct Board {
     pub instance: Instance,
@@ -39,6 +49,7 @@ pub struct Board {
     /// The version of the control plane's resource that is applied.
     pub version: Asked<String>,
     pub applied: Applied,
+    pub control_plane: Option<Beside>,
 }
 
 /// The view that is applied, and what of it could not be.
@@ -98,6 +109,7 @@ impl Board {
             views: self.applied.view.load().iter().map(|served| self.view(served)).collect(),
             proxy: (self.proxy)(),
             resolver: self.resolver(),
+            control_plane: self.control_plane.as_ref().map(|beside| (beside.0)()),
         }
     }
 

@@ -1,13 +1,13 @@
 //! `kuma-dns status`: what is attached where, what is served, what is awaited. Keeps: it says what is, also when no agent
 //! runs: then the pins in the kernel are read, and the exit code is 3. The table is made in `report`.
 
-mod leftover;
 mod report;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate::agent::datapath_status;
 use crate::kernel::Kernel;
 use crate::wire::local::Status;
 
@@ -65,7 +65,7 @@ pub(super) fn run(config: &Config) -> Outcome {
 /// What the kernel still holds, if anything; then that no agent runs.
 fn without_agent(config: &Config, absent: SocketError) -> Outcome {
     let Paths { instance, bpffs, .. } = &config.paths;
-    let found = Kernel::inspect(instance, bpffs).context("cannot read the pins").map(leftover::datapath);
+    let found = Kernel::inspect(instance, bpffs).context("cannot read the pins").map(datapath_status);
     match config.output {
         OutputFormat::Json => {
             let datapath = found.as_ref().ok().cloned().unwrap_or_default();

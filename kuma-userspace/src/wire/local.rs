@@ -70,6 +70,37 @@ pub struct Status {
     pub views: Vec<View>,
     pub proxy: Option<Proxy>,
     pub resolver: Resolver,
+    /// Only when it runs in the same process (`kuma-dns up`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<ControlPlane>,
+}
+
+/// The control plane beside the agent.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct ControlPlane {
+    pub xds: Option<SocketAddr>,
+    pub files: Vec<PathBuf>,
+    /// Services in the files.
+    pub services: u64,
+    /// Services that have a VIP.
+    pub published: u64,
+    /// What is wrong, each in a sentence: mistakes of the last edit, a pool without room, a store that cannot be written.
+    pub trouble: Vec<String>,
+    pub clients: Vec<XdsClient>,
+}
+
+/// A proxy or an agent that is connected to the control plane.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct XdsClient {
+    pub node: String,
+    /// `proxy` or `agent`.
+    pub role: String,
+    pub view: String,
+    pub connected_secs: u64,
+    /// Types whose newest state it has not acknowledged.
+    pub pending: Vec<String>,
+    /// What it did not take (NACK), each with its own words.
+    pub refused: Vec<String>,
 }
 
 /// An enrolled network namespace.

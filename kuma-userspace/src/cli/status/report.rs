@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table};
 
 use crate::cli::duration::human;
 use crate::cli::table::plain;
-use crate::wire::local::{Datapath, Proxy, Resolver, Status, View};
+use crate::wire::local::{ControlPlane, Datapath, Proxy, Resolver, Status, View, XdsClient};
 
 const BOLD: &str = "\x1b[1m";
 const GOOD: &str = "\x1b[1;32m";
@@ -21,6 +21,9 @@ const OFF: &str = "\x1b[0m";
 /// Everything about a running agent.
 pub(super) fn running(status: &Status) -> String {
     let mut text = headline(status);
+    if let Some(plane) = &status.control_plane {
+        section(&mut text, "Control plane", &control_plane(plane));
+    }
     section(&mut text, "Views", &views(&status.views));
     section(&mut text, "Proxy", &proxy(status.proxy.as_ref()));
     section(&mut text, "Resolver", &resolver(&status.resolver));
@@ -56,6 +59,32 @@ fn headline(status: &Status) -> String {
         writeln!(text, "  waiting for {awaited}").expect("a String takes all text");
     }
     text
+}
+
+fn control_plane(plane: &ControlPlane) -> String {
+    let files = plane.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    let ControlPlane { services, published, .. } = plane;
+    let mut lines = vec![format!("{services} services in {files}, {published} of them with VIPs")];
+    lines.extend(plane.trouble.iter().map(|trouble| format!("trouble: {trouble}")));
+    let xds = plane.xds.map(|xds| xds.to_string()).unwrap_or_default();
+    for client in &plane.clients {
+        let XdsClient { node, role, view, connected_secs, pending, refused } = client;
+        let since = match connected_secs {
+            0 => "less than a second".into(),
+            secs => human(Duration::from_secs(*secs)),
+        };
+        let acked = if pending.is_empty() {
+            "all acknowledged".into()
+        } else {
+            format!("not yet acknowledged: {}", pending.join(" "))
+        };
+        lines.push(format!("{role} {node} of view {view}: connected to {xds} for {since}, {acked}"));
+        lines.extend(refused.iter().map(|refused| format!("  refused {refused}")));
+    }
+    if plane.clients.is_empty() {
+        lines.push(format!("nobody is connected to {xds}"));
+    }
+    lines.join("\n")
 }
 
 fn views(views: &[View]) -> String {

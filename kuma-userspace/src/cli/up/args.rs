@@ -132,6 +132,7 @@ impl Args {
             vips_capacity: datapath.vip_capacity,
             bpf_log: datapath.bpf_log,
             keep_datapath: datapath.keep_datapath,
+            beside: None,
         };
         Config { paths, format, control_plane: cp::Config { files, data, xds }, agent }
     }

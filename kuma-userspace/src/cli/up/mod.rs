@@ -2,6 +2,7 @@
 //! checked before anything is started; one signal ends it in order, a second one at once; who waits is told for what.
 
 mod args;
+mod plane;
 mod signals;
 mod story;
 
@@ -17,9 +18,10 @@ use tracing::{info, warn};
 use super::logs::Format;
 use super::outcome::{Code, OrExit, Outcome};
 use super::paths::Paths;
+use crate::agent;
+use crate::cp::{self, ControlPlane};
 use crate::kernel::{cgroup, preflight};
 use crate::rt::{Drain, Ready, TaskError, Tasks};
-use crate::{agent, cp};
 
 use args::Config;
 use signals::Signals;
@@ -57,12 +59,14 @@ fn plain(ended: TaskError) -> anyhow::Error {
     }
 }
 
-async fn serve(config: Config, story: Story) -> anyhow::Result<End> {
+async fn serve(mut config: Config, story: Story) -> anyhow::Result<End> {
     let (trigger, drain) = Drain::pair();
     let ready = Ready::default();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut tasks = Tasks::new(trigger.clone(), drain.clone());
-    tasks.spawn("control plane", cp::run(config.control_plane, drain.clone(), ready.clone()));
+    let plane = ControlPlane::open(config.control_plane, &ready).await?;
+    config.agent.beside = Some(plane::beside(&plane));
+    tasks.spawn("control plane", plane.run(drain.clone()));
     tasks.spawn("agent", agent::run(config.agent, drain.clone(), ready));
     tasks.spawn("start-up story", story.tell(drain.clone()));
     let mut running = pin!(tasks.run());
