@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
-pub use kuma_ebpf_common::abi::DNS_SLOTS;
+pub use kuma_ebpf_common::abi::{DNS_SLOTS, INDEXES, VIPS_CAPACITY};
 
 use crate::model::view::{Port, Route, ViewId};
 

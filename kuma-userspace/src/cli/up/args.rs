@@ -11,6 +11,7 @@ use crate::cli::logs::Format;
 use crate::cli::paths::Paths;
 use crate::cp;
 use crate::kernel::BpfLog;
+use crate::model::datapath::{INDEXES, VIPS_CAPACITY};
 use crate::model::view::Port;
 
 /// Printed below `kuma-dns up --help`.
@@ -82,8 +83,8 @@ struct DatapathArgs {
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
     /// VIP addresses that the kernel maps can hold, both families counted; memory grows with use, not with this.
-    #[arg(long, value_name = "COUNT", default_value_t = kuma_ebpf_common::abi::VIPS_CAPACITY,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(kuma_ebpf_common::abi::INDEXES)))]
+    #[arg(long, value_name = "COUNT", default_value_t = VIPS_CAPACITY,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(INDEXES)))]
     vip_capacity: u32,
     /// Log decisions of the BPF programs: error, warn, info, debug or trace. Costs time on each of them.
     #[arg(long, value_name = "LEVEL")]
