@@ -229,7 +229,7 @@ mod tests {
         let link = pins.link(LinkName::proxy(Hook::Sockops, 12));
         assert_eq!(
             link,
-            PathBuf::from(format!("/sys/fs/bpf/kuma-dns/default/v{ABI_VERSION}/links/sockops@12"))
+            PathBuf::from(format!("/sys/fs/bpf/kuma-dns/default/v{ABI_VERSION}/links/sock_ops@12"))
         );
         assert!(
             !pins
