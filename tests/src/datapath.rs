@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
-use kuma_dns::kernel::{BpfLog, Kernel, KernelConfig, cgroup};
+use kuma_dns::kernel::{BpfLog, Kernel, KernelConfig, KernelError, cgroup};
 use kuma_dns::model::datapath::{Datapath, Pod, ProxyIdentity};
 use kuma_dns::model::instance::Instance;
 use kuma_dns::model::view::{Route, ViewId};
@@ -131,7 +131,7 @@ impl Builder {
             vips_capacity: self.vips_capacity,
             bpf_log: self.bpf_log,
         };
-        let kernel = Some(Kernel::open(config.clone())?);
+        let kernel = Some(Kernel::open(config.clone()).inspect_err(show_verifier_log)?);
         let neighbour = if self.uplink { Some(Netns::new()?) } else { None };
         let mut world = World { pods: Vec::new(), config, kernel, root, neighbour };
         let ranges: Vec<_> = VIP_RANGES
@@ -403,6 +403,13 @@ impl Drop for World {
         if let Err(error) = Kernel::remove(&self.config.instance, &self.config.bpffs) {
             eprintln!("{:?}", anyhow::Error::from(error).context("cannot remove a test datapath"));
         }
+    }
+}
+
+/// A developer wants to see what the verifier said.
+fn show_verifier_log(error: &KernelError) {
+    if let KernelError::Load { program, log, .. } = error {
+        eprintln!("the verifier on {program}:\n{log}");
     }
 }
 
