@@ -14,7 +14,8 @@ use crate::cp::store::{Loaded, Quarantined, StoreError, codec};
 /// `mesh/service` -> checksum and JSON.
 pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("vips");
 /// What was damaged: `mesh/service` -> (when it was found, why, the bytes).
-const QUARANTINE: TableDefinition<'_, &str, (u64, &str, &[u8])> = TableDefinition::new("quarantine");
+pub(super) const QUARANTINE: TableDefinition<'_, &str, (u64, &str, &[u8])> =
+    TableDefinition::new("quarantine");
 /// Facts about the file.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 pub(super) const SCHEMA_KEY: &str = "schema";
@@ -22,6 +23,8 @@ pub(super) const SCHEMA_KEY: &str = "schema";
 pub(super) const SCHEMA: u64 = 1;
 /// Pages that redb keeps in memory: the records of about 100,000 services.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// How long a damaged record is kept for whoever wants to look into it: 30 days.
+const QUARANTINE_SECS: u64 = 30 * 86_400;
 /// Missing records that are reported one by one.
 const MAX_MISSING: u64 = 1_000;
 
@@ -104,7 +107,13 @@ impl Tables {
             if !read.damaged.is_empty() {
                 self.set_damage_aside()?;
             }
-            Ok(Loaded { records: read.records, quarantined: self.quarantined()? })
+            let mut quarantined = self.quarantined()?;
+            let kept_since_secs = now_secs().saturating_sub(QUARANTINE_SECS);
+            if quarantined.iter().any(|record| record.since_secs < kept_since_secs) {
+                self.forget_before(kept_since_secs)?;
+                quarantined.retain(|record| record.since_secs >= kept_since_secs);
+            }
+            Ok(Loaded { records: read.records, quarantined })
         })
     }
 
@@ -135,7 +144,7 @@ impl Tables {
 
     /// Moves what is damaged to the quarantine and writes the rest anew: a changed key hides its neighbours as well.
     fn set_damage_aside(&self) -> Result<(), redb::Error> {
-        let since_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let since_secs = now_secs();
         let transaction = self.database.begin_write()?;
         {
             let read = sort_out(&transaction.open_table(RECORDS)?)?;
@@ -164,6 +173,12 @@ impl Tables {
         Ok(found)
     }
 
+    fn forget_before(&self, secs: u64) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(QUARANTINE)?.retain(|_, (since_secs, _, _)| since_secs >= secs)?;
+        Ok(transaction.commit()?)
+    }
+
     /// The inner result is the batch's, the outer one the file's.
     pub(super) fn write(&self, changes: &Changes) -> Result<Result<(), StoreError>, redb::Error> {
         let transaction = self.database.begin_write()?;
@@ -177,6 +192,10 @@ impl Tables {
         }
         Ok(written)
     }
+}
+
+fn now_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn apply(

@@ -1,6 +1,6 @@
 //! The store on a real disk: restarts, versions, and damage from outside.
 
-use super::tables::{META, RECORDS, SCHEMA_KEY};
+use super::tables::{META, QUARANTINE, RECORDS, SCHEMA_KEY};
 use super::*;
 use crate::cp::record::Record;
 use crate::cp::store::Memory;
@@ -69,6 +69,21 @@ fn a_damaged_record_is_set_aside_and_stops_nobody_else() {
     let again = Embedded::open(directory.path()).unwrap().load().unwrap();
     assert_eq!(again.records.len(), 2, "the name was given a new record");
     assert_eq!(again.quarantined, loaded.quarantined, "and the damage is still reported");
+}
+
+#[test]
+fn a_damaged_record_is_kept_for_a_month() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Embedded::open(directory.path()).unwrap();
+    overwrite(&store, "default/new", b"");
+    let transaction = store.tables.as_ref().unwrap().database.begin_write().unwrap();
+    transaction.open_table(QUARANTINE).unwrap().insert("default/old", (1_000, "old", &[][..])).unwrap();
+    transaction.commit().unwrap();
+    for _ in 0..2 {
+        let keys: Vec<String> =
+            store.load().unwrap().quarantined.into_iter().map(|record| record.key).collect();
+        assert_eq!(keys, ["default/new"]);
+    }
 }
 
 #[test]
