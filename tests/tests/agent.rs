@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use harness::binaries;
 use harness::cgroup::unique_name;
 use harness::fork::{Job, Place};
+use harness::upstream::Upstream;
 use harness::wait::wait_until;
 use harness::xds::{ControlPlane, in_own_netns, mesh, service};
 use kuma_dns::agent::proxy::{self, ProxyMode};
@@ -29,6 +30,8 @@ use tokio::task::JoinHandle;
 
 /// A nameserver that does not exist: whoever is answered by it was redirected.
 const NAMESERVER: &str = "192.0.2.53";
+/// systemd-resolved's stub: on loopback, where a careless redirect would miss it or turn it on itself.
+const LOOPBACK_NAMESERVER: &str = "127.0.0.53";
 const TTL: u32 = 1;
 
 /// An agent in the namespace of the test, and everything that it could leave behind.
@@ -198,6 +201,61 @@ fn an_application_resolves_and_reaches_a_service_through_envoy_and_nothing_is_le
         let enrolment: Enrolment = world.ask("enrol").unwrap();
         assert!(enrolment.ready && enrolment.workloads_cgroup.exists() && enrolment.netns.exists());
 
+        agent.end().await?;
+        world.assert_nothing_is_left();
+        Ok(())
+    });
+}
+
+#[test]
+fn every_stub_asks_a_loopback_nameserver_and_gets_mesh_names_from_us_and_the_rest_from_it() {
+    in_own_netns(|| async {
+        let (world, backend) = (World::new(), greeter().await?);
+        let upstream = Upstream::start(LOOPBACK_NAMESERVER.parse()?)?;
+        let services = mesh(TTL, [service(1, Protocol::Tcp, &[backend])]);
+        let control_plane = ControlPlane::start(0, services).await?;
+        let config = world.config(control_plane.addr, ProxyMode::Path(binaries::envoy()?));
+        std::fs::write(&config.resolv_conf, format!("nameserver {LOOPBACK_NAMESERVER}\n"))?;
+        let agent = world.start(config.clone());
+        agent.ready().await;
+        let mounted =
+            format!("mount --bind {} /etc/resolv.conf && exec \"$@\"", config.resolv_conf.display());
+        let stub = |command: &[&str]| {
+            let output =
+                Command::new("unshare").args(["--mount", "sh", "-c", &mounted, "sh"]).args(command).output();
+            String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+        };
+        let python =
+            "import socket,sys; print(sorted({a[4][0] for a in socket.getaddrinfo(sys.argv[1], 80)}))";
+        for name in ["service-1.mesh", "SERVICE-1.MESH"] {
+            let said = world.app(|| {
+                [
+                    stub(&["busybox", "nslookup", name]),
+                    stub(&["python3", "-c", python, name]),
+                    stub(&["getent", "ahosts", name]),
+                    stub(&["dig", "+short", name, "A", name, "AAAA"]),
+                    stub(&["dig", "+tcp", "+short", name, "A", name, "AAAA"]),
+                ]
+            });
+            for said in said {
+                assert!(said.contains("240.0.0.1") && said.contains("fd00:fd00::1"), "{name}: {said}");
+            }
+        }
+        assert_eq!(upstream.exchanges().len(), 0, "mesh names stay here");
+        let foreign = world.app(|| {
+            [
+                stub(&["busybox", "nslookup", "-type=a", "host.example"]),
+                stub(&["getent", "hosts", "host.example"]),
+                stub(&["dig", "host.example"]),
+                stub(&["dig", "+tcp", "host.example"]),
+            ]
+        });
+        for (number, said) in foreign.iter().enumerate() {
+            assert!(said.contains(LOOPBACK_NAMESERVER), "{number}: {said}");
+        }
+        assert!(foreign[2].contains(&format!("SERVER: {LOOPBACK_NAMESERVER}#53")), "{}", foreign[2]);
+        let status: Status = world.ask("status").unwrap();
+        assert_eq!(status.resolver.upstreams, [LOOPBACK_NAMESERVER.parse::<IpAddr>()?]);
         agent.end().await?;
         world.assert_nothing_is_left();
         Ok(())

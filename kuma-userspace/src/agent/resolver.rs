@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -58,9 +59,19 @@ pub fn bind(first: Port, inside: &Inside) -> Result<Sockets, ResolverError> {
     if first.get() > u16::MAX - (UDP_PORTS - 1) {
         return Err(ResolverError::NoRoom(first));
     }
+    raise_descriptor_limit();
     let mut bound = None;
     inside(&mut || bound = Some(bind_here(first))).map_err(ResolverError::Inside)?;
     bound.ok_or(ResolverError::Panicked)?
+}
+
+/// Each forwarded query over TCP has two sockets: the soft limit on descriptors becomes the hard one.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        debug!(%error, "the limit on open files stays as it is");
+    }
 }
 
 fn bind_here(first: Port) -> Result<Sockets, ResolverError> {
