@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use harness::binaries;
+use harness::cgroup::Cgroup;
+use harness::foreign::{Foreign, Sharing};
 use harness::world::World;
 use kuma_dns::kernel::cgroup;
 use kuma_dns::model::instance::Instance;
@@ -158,6 +160,17 @@ fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
         refused(&world, &output, FAILED, &[&port.to_string(), "in use", flag]);
         drop(taken);
     }
+}
+
+#[test]
+fn a_program_of_somebody_else_that_shares_with_nobody_is_named() {
+    let world = world();
+    let above = cgroup::find_cgroup2().unwrap().join("kuma-dns").join(world.instance());
+    let guard = Cgroup::at(above).unwrap();
+    let foreign = Foreign::attach(guard.path(), "gatekeeper", Sharing::Exclusive).unwrap();
+    let output = up(&world, GOOD, &[]);
+    drop((foreign, guard));
+    refused(&world, &output, FAILED, &["gatekeeper", "connect4", world.instance(), "detach"]);
 }
 
 #[test]

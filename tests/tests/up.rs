@@ -4,7 +4,6 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -180,60 +179,6 @@ fn after_kill_9_the_datapath_stays_and_the_next_start_takes_it_over() {
     assert_eq!(vips(&world, &format!("{ECHO}.mesh")), before);
     let body = curl(&world, "--ipv6", &format!("{ECHO}.mesh"));
     assert!(body.starts_with(ECHO), "{body}");
-}
-
-/// Everything of an instance that could be seen on this machine.
-fn traces(world: &World) -> Vec<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let ours = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (point, kind) = (fields.next()?, fields.next()?);
-        matches!(kind, "bpf" | "cgroup2")
-            .then(|| PathBuf::from(point).join("kuma-dns").join(world.instance()))
-    });
-    let socket = world.dir().join("run/kuma-dns").join(world.instance()).join("agent.sock");
-    ours.chain([socket]).filter(|path| path.exists()).collect()
-}
-
-#[test]
-fn ctrl_c_leaves_nothing_but_the_state_on_disk() {
-    let mut world = World::up(["redis"]).unwrap();
-    assert!(!traces(&world).is_empty());
-    let envoy = world.status().unwrap()["proxy"]["pid"].as_u64().expect("the status names Envoy's pid");
-    let ended = world.stop(Signal::SIGINT).unwrap();
-    assert!(ended.success(), "{}", world.up_said());
-    assert_eq!(traces(&world), Vec::<PathBuf>::new());
-    assert!(!PathBuf::from(format!("/proc/{envoy}")).exists(), "Envoy ends with us");
-    assert!(world.dir().join("data").join(world.instance()).exists(), "names keep their VIPs");
-}
-
-#[test]
-fn cleanup_refuses_under_a_running_agent_and_otherwise_removes_all_of_it_twice_over() {
-    let mut world = World::up(["redis"]).unwrap();
-    let cleanup = |world: &World, flags: &[&str]| {
-        world.kuma_dns().unwrap().arg("cleanup").args(flags).output().unwrap()
-    };
-    let refused = cleanup(&world, &[]);
-    assert_eq!(refused.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains(&world.up_pid().unwrap().to_string()) && said.contains("--force"), "{said}");
-    let mut sleeper = world.inside(["sleep", "600"]).unwrap().spawn().unwrap();
-    wait_until(5, "sleep is inside", || {
-        let comm = std::fs::read_to_string(format!("/proc/{}/comm", sleeper.id())).unwrap_or_default();
-        comm.trim() == "sleep"
-    });
-    world.stop(Signal::SIGKILL).unwrap();
-    let done = cleanup(&world, &[]);
-    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{said}");
-    assert!(said.contains(&format!("process {} (sleep)", sleeper.id())), "a stranger is named: {said}");
-    assert!(sleeper.try_wait().unwrap().is_none(), "and goes on");
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-    assert_eq!(traces(&world), Vec::<PathBuf>::new(), "{said}");
-    let again = cleanup(&world, &[]);
-    assert!(again.status.success());
-    assert!(String::from_utf8_lossy(&again.stdout).contains("nothing to remove"), "{again:?}");
 }
 
 #[test]

@@ -64,7 +64,8 @@ pub(super) fn enrolment(paths: &Paths, await_ready: bool, wait: Duration) -> Res
         let last = match ask::<Enrolment>(paths, Request::Enrol) {
             Ok(enrolment) if enrolment.ready || !await_ready => return Ok(enrolment),
             Ok(waiting) => SocketError::NotReady { waited: begin.elapsed(), awaited: waiting.awaited },
-            Err(absent @ SocketError::NotRunning { .. }) => absent,
+            // An agent that is just ending or starting hangs up.
+            Err(absent @ (SocketError::NotRunning { .. } | SocketError::Io { .. })) => absent,
             Err(error) => return Err(error),
         };
         if begin.elapsed() >= wait {
@@ -98,7 +99,9 @@ fn ask<T: DeserializeOwned>(paths: &Paths, request: Request) -> Result<T, Socket
     line.push('\n');
     (&stream).write_all(line.as_bytes()).map_err(io)?;
     let mut answer = String::new();
-    BufReader::new(&stream).read_line(&mut answer).map_err(io)?;
+    if BufReader::new(&stream).read_line(&mut answer).map_err(io)? == 0 {
+        return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
+    }
     match serde_json::from_str(&answer) {
         Ok(Answer::Ok(value)) => Ok(value),
         Ok(Answer::Error(why)) => Err(SocketError::Refused(why)),

@@ -2,10 +2,13 @@
 //! Keeps: nothing of it is left when it is dropped, also by a panic. Called by the tests through the front door, and by
 //! the demo.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+mod builder;
+
+pub use builder::Builder;
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -17,31 +20,16 @@ use crate::backend::{Backend, Backends, Speaks};
 use crate::binaries;
 use crate::mesh::{Mesh, Service};
 use crate::nameserver::Nameserver;
-use crate::netns::{Netns, UPLINK};
+use crate::netns::Netns;
 use crate::process::Process;
 
 /// How long `up` may take until it is ready, on a busy machine with a real Envoy.
 const READY_SECS: u64 = 60;
 /// The addresses of a world's uplink (RFC 5737, RFC 3849). There is no default route: what is not redirected goes nowhere.
 pub const UPLINK_ADDRESSES: [(&str, u8); 2] = [("192.0.2.1", 24), ("2001:db8::1", 64)];
-/// The addresses at the other end of the uplink, and the nameserver there that `up` is told of.
-const OUTSIDE_ADDRESSES: [(&str, u8); 3] = [("192.0.2.2", 24), (NAMESERVER, 24), ("2001:db8::2", 64)];
-const NAMESERVER: &str = "192.0.2.53";
-/// The first port of a world's backends; each has the namespace for itself.
-const FIRST_BACKEND_PORT: u16 = 7001;
 /// Proxies of the machine that would hijack the tests' HTTP.
 const PROXY_VARIABLES: [&str; 6] =
     ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-
-/// What a world is to have before `up` starts.
-#[derive(Default)]
-pub struct Builder {
-    name: Option<String>,
-    mesh: Mesh,
-    services: Vec<(String, Speaks, u16)>,
-    args: Vec<String>,
-    without_envoy: bool,
-}
 
 /// A running system.
 pub struct World {
@@ -58,95 +46,6 @@ pub struct World {
     outside: Netns,
     _nameserver: Nameserver,
     dir: TempDir,
-}
-
-impl Builder {
-    /// Another instance name than the one made up from our process id.
-    pub fn name(mut self, instance: &str) -> Self {
-        self.name = Some(instance.into());
-        self
-    }
-
-    /// Adds a service with this many backends.
-    pub fn service(mut self, name: &str, speaks: Speaks, backends: u16) -> Self {
-        self.services.push((name.into(), speaks, backends));
-        self
-    }
-
-    /// Changes the settings of the mesh file.
-    pub fn mesh(mut self, change: impl FnOnce(&mut Mesh)) -> Self {
-        change(&mut self.mesh);
-        self
-    }
-
-    /// Adds flags to `kuma-dns up`.
-    pub fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
-        self.args.extend(args.map(String::from));
-        self
-    }
-
-    /// `up --envoy none`.
-    pub fn without_envoy(mut self) -> Self {
-        self.without_envoy = true;
-        self
-    }
-
-    /// Everything but `up` itself.
-    ///
-    /// # Errors
-    /// Whatever is missing on this machine, in words.
-    pub fn build(self) -> anyhow::Result<World> {
-        static WORLDS: AtomicU32 = AtomicU32::new(0);
-        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
-        let mut args = self.args;
-        let envoy = if self.without_envoy { PathBuf::from("none") } else { binaries::envoy()? };
-        args.extend(["--envoy".into(), envoy.display().to_string()]);
-        let (server, netns, outside) = (Backends::new()?, Netns::new()?, Netns::new()?);
-        let nameserver = connect(&netns, &outside, &server)?;
-        let mut world = World {
-            instance: self.name.unwrap_or_else(|| format!("t{}-{number}", std::process::id())),
-            args,
-            mesh: self.mesh,
-            up: None,
-            starts: 0,
-            backends: Vec::new(),
-            server,
-            next_port: FIRST_BACKEND_PORT,
-            netns,
-            outside,
-            _nameserver: nameserver,
-            dir: tempfile::Builder::new().prefix("kuma-dns-world-").tempdir()?,
-        };
-        for (name, speaks, backends) in self.services {
-            world.add_service(&name, speaks, backends)?;
-        }
-        std::fs::write(world.dir.path().join("resolv.conf"), format!("nameserver {NAMESERVER}\n"))?;
-        world.write_mesh()?;
-        Ok(world)
-    }
-
-    /// The world with `up` ready.
-    ///
-    /// # Errors
-    /// `up` ends or is not ready in time; its words are in the error.
-    pub fn up(self) -> anyhow::Result<World> {
-        let mut world = self.build()?;
-        world.start()?;
-        world.wait_ready()?;
-        Ok(world)
-    }
-}
-
-/// Gives the world an uplink to the outside, and the outside a nameserver.
-fn connect(netns: &Netns, outside: &Netns, server: &Backends) -> anyhow::Result<Nameserver> {
-    let parsed =
-        |(address, prefix): (&str, u8)| (address.parse::<IpAddr>().expect("a constant address"), prefix);
-    netns.join(outside, UPLINK)?;
-    // Not only loopback: getaddrinfo asks only for families that the machine has (AI_ADDRCONFIG).
-    netns.add_addresses(UPLINK, &UPLINK_ADDRESSES.map(parsed))?;
-    outside.add_addresses(UPLINK, &OUTSIDE_ADDRESSES.map(parsed))?;
-    let socket = outside.run(|| UdpSocket::bind((NAMESERVER, 53))).context("no socket for the nameserver")?;
-    Nameserver::serve(server.handle(), socket)
 }
 
 impl World {
