@@ -235,8 +235,7 @@ fn rest(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>, least: u64) 
     if rest >= least {
         return Some(rest);
     }
-    let problem =
-        format!("{rest} s is less than two TTLs: use at least {least} s, or a ttl of at most {} s", rest / 2);
+    let problem = format!("{rest} s is less than two TTLs: use at least {least} s, or a shorter ttl");
     reader.report(node.line, path, problem);
     None
 }
