@@ -31,6 +31,11 @@ const ADMIN_LIMIT: Duration = Duration::from_secs(10);
 /// # Panics
 /// When `test` fails, or the namespace cannot be made (root is needed).
 pub fn in_own_netns<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce() -> F + Send) {
+    // Shown when the test fails. Another test of this process may have set it already.
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .with_test_writer()
+        .try_init();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)

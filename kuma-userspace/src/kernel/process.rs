@@ -8,11 +8,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Gid, Signal, Uid, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Gid, Resource, Rlimit, Signal, Uid, getpid, getppid, getrlimit, set_parent_process_death_signal,
+    setrlimit,
+};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Makes `command` start in `cgroup`, as `uid` (and the group of the same number) if one is given, and end when the
-/// thread that starts it ends.
+/// Makes `command` start in `cgroup`, as `uid` (and the group of the same number) if one is given, with as many open files
+/// as it may have, and end when the thread that starts it ends.
 ///
 /// # Errors
 /// The cgroup does not exist or its processes cannot be changed.
@@ -20,8 +23,12 @@ pub fn confine(command: &mut Command, cgroup: &Path, uid: Option<u32>) -> io::Re
     // Opened here, with the parent's rights: cgroup.procs checks who opened it (cgroups(7)).
     let procs = OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"))?;
     let parent = getpid();
+    // A proxy needs two descriptors for each connection; the usual soft limit of 1,024 is for programs that select(2).
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let descriptors = Rlimit { current: maximum, maximum };
     let enter = move || {
         rustix::io::write(&procs, b"0")?;
+        setrlimit(Resource::Nofile, descriptors.clone())?;
         if let Some(uid) = uid {
             become_user(uid)?;
         }

@@ -55,11 +55,7 @@ impl Bootstrap {
             "static_resources": {"clusters": [xds_cluster(self.xds)]},
             "admin": {"address": address(self.admin)},
             "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": kept}}},
-            "layered_runtime": {"layers": [{
-                "name": "ours",
-                // Said outright, or Envoy warns at every start that no limit is set.
-                "static_layer": {"overload.global_downstream_max_connections": MAX_CONNECTIONS},
-            }]},
+            "overload_manager": {"resource_monitors": [connection_limit()]},
         })
         .to_string()
     }
@@ -68,6 +64,17 @@ impl Bootstrap {
 const XDS_CLUSTER: &str = "kuma-dns-xds";
 /// Connections of all workloads through one proxy.
 const MAX_CONNECTIONS: u32 = 1_000_000;
+
+/// Said outright, or Envoy warns at every start that there is no limit.
+fn connection_limit() -> Value {
+    json!({
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": MAX_CONNECTIONS,
+        },
+    })
+}
 
 fn xds_cluster(xds: SocketAddr) -> Value {
     let endpoint = json!({"endpoint": {"address": address(xds)}});
