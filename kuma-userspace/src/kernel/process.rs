@@ -28,7 +28,7 @@ pub fn confine(command: &mut Command, cgroup: &Path, uid: Option<u32>) -> io::Re
     let descriptors = Rlimit { current: maximum, maximum };
     let enter = move || {
         rustix::io::write(&procs, b"0")?;
-        setrlimit(Resource::Nofile, descriptors.clone())?;
+        setrlimit(Resource::Nofile, descriptors)?;
         if let Some(uid) = uid {
             become_user(uid)?;
         }

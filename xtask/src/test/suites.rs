@@ -48,7 +48,8 @@ pub(super) enum Order {
 /// Files of tests/tests that need less than everything, or the machine for themselves.
 const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("dns", &[Part::Clients], Privilege::Anyone, Order::Parallel),
-    ("envoy", &[Part::Envoy], Privilege::Anyone, Order::Parallel),
+    ("envoy", &[Part::Envoy], Privilege::Root, Order::Parallel),
+    ("proxy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("sockets", &[Part::Bpf], Privilege::Root, Order::Parallel),
     ("lifecycle", &[Part::Bpf], Privilege::Root, Order::Parallel),
     ("load", &[Part::Bpf, Part::Envoy, Part::Clients], Privilege::Root, Order::Serial),

@@ -18,6 +18,8 @@ mod status;
 mod stream;
 mod subscription;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
