@@ -34,6 +34,18 @@ macro_rules! load {
     };
 }
 
+/// The four words of an IPv6 address.
+macro_rules! load_v6 {
+    ($base:expr, $field:ident) => {
+        Addr::from_words([
+            load!($base, $field[0]),
+            load!($base, $field[1]),
+            load!($base, $field[2]),
+            load!($base, $field[3]),
+        ])
+    };
+}
+
 /// One volatile store to a context's field.
 macro_rules! store {
     ($value:expr => $base:expr, $($field:tt)+) => {
@@ -76,12 +88,7 @@ impl Sock {
         let port = Port::from_be(load!(self.0, dst_port));
         let addr = match family {
             Family::V4 => Addr::from_v4_word(load!(self.0, dst_ip4)),
-            Family::V6 => Addr::from_words([
-                load!(self.0, dst_ip6[0]),
-                load!(self.0, dst_ip6[1]),
-                load!(self.0, dst_ip6[2]),
-                load!(self.0, dst_ip6[3]),
-            ]),
+            Family::V6 => load_v6!(self.0, dst_ip6),
         };
         Endpoint { addr, port }
     }
@@ -96,13 +103,8 @@ impl Sock {
     fn local(self) -> Addr {
         let family = load!(self.0, family);
         let v4 = load!(self.0, src_ip4);
-        let v6 = [
-            load!(self.0, src_ip6[0]),
-            load!(self.0, src_ip6[1]),
-            load!(self.0, src_ip6[2]),
-            load!(self.0, src_ip6[3]),
-        ];
-        if family == u32::from(AF_INET) { Addr::from_v4_word(v4) } else { Addr::from_words(v6) }
+        let v6 = load_v6!(self.0, src_ip6);
+        if family == u32::from(AF_INET) { Addr::from_v4_word(v4) } else { v6 }
     }
 }
 
@@ -135,12 +137,7 @@ impl SockAddr {
         let port = Port::from_be(load!(self.raw, user_port) as u16);
         let addr = match self.family {
             Family::V4 => Addr::from_v4_word(load!(self.raw, user_ip4)),
-            Family::V6 => Addr::from_words([
-                load!(self.raw, user_ip6[0]),
-                load!(self.raw, user_ip6[1]),
-                load!(self.raw, user_ip6[2]),
-                load!(self.raw, user_ip6[3]),
-            ]),
+            Family::V6 => load_v6!(self.raw, user_ip6),
         };
         Endpoint { addr, port }
     }
@@ -252,24 +249,14 @@ impl SockOps {
 
     #[inline(always)]
     pub(crate) fn local(self) -> Endpoint {
-        let addr = Addr::from_words([
-            load!(self.0, local_ip6[0]),
-            load!(self.0, local_ip6[1]),
-            load!(self.0, local_ip6[2]),
-            load!(self.0, local_ip6[3]),
-        ]);
+        let addr = load_v6!(self.0, local_ip6);
         // This field is in host order.
         Endpoint { addr, port: Port::new(load!(self.0, local_port) as u16) }
     }
 
     #[inline(always)]
     pub(crate) fn remote(self) -> Endpoint {
-        let addr = Addr::from_words([
-            load!(self.0, remote_ip6[0]),
-            load!(self.0, remote_ip6[1]),
-            load!(self.0, remote_ip6[2]),
-            load!(self.0, remote_ip6[3]),
-        ]);
+        let addr = load_v6!(self.0, remote_ip6);
         // This one is a 32-bit number in network order.
         Endpoint { addr, port: Port::new(u32::from_be(load!(self.0, remote_port)) as u16) }
     }

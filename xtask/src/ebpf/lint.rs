@@ -141,3 +141,40 @@ fn section_follows_the_rules(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instruction(opcode: u8, source: u8, jump: i16, immediate: u32) -> [u8; INSTRUCTION] {
+        let ([j0, j1], [i0, i1, i2, i3]) = (jump.to_le_bytes(), immediate.to_le_bytes());
+        [opcode, source << 4, j0, j1, i0, i1, i2, i3]
+    }
+
+    fn verdict(code: &[u8], calls: &[(u64, &str)]) -> Result<(), String> {
+        let calls = calls.iter().map(|(offset, name)| (*offset, (*name).to_owned())).collect();
+        let place = |offset: usize| format!("connect4 + {}", offset / INSTRUCTION);
+        section_follows_the_rules(code, true, &calls, place).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn only_listed_helpers_and_the_log_may_be_called() {
+        assert_eq!(verdict(&instruction(CALL, HELPER, 0, 187), &[]), Ok(()));
+        let unknown = verdict(&instruction(CALL, HELPER, 0, 160), &[]).unwrap_err();
+        assert!(unknown.starts_with("connect4 + 0: helper 160"), "{unknown}");
+        let call = instruction(CALL, SUBPROGRAM, 0, u32::MAX);
+        assert_eq!(verdict(&call, &[(0, "_RN3log12log_decision")]), Ok(()));
+        assert!(verdict(&call, &[(0, "memmove")]).unwrap_err().contains("`memmove`"));
+        assert!(verdict(&instruction(CALL, 2, 0, 9), &[]).unwrap_err().contains("kernel function"));
+    }
+
+    #[test]
+    fn instructions_newer_than_the_oldest_kernel_are_refused() {
+        let swap = instruction(0xd7, 0, 0, 16);
+        assert!(verdict(&swap, &[]).unwrap_err().contains("v4"));
+        assert!(verdict(&instruction(0xdb, 0, 0, 0x01), &[]).unwrap_err().contains("atomic"));
+        // The second half of a 64-bit load is data, whatever it looks like.
+        let load = [instruction(LOAD_64, 0, 0, 1), swap].concat();
+        assert_eq!(verdict(&load, &[]), Ok(()));
+    }
+}
