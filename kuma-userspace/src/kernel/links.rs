@@ -71,8 +71,7 @@ impl Transaction {
     ) -> Result<(), KernelError> {
         let pin = pins.link(name);
         let Some((before, info)) = open_pin(&pin)? else {
-            let link = attach(name.hook, program, target)?;
-            pin_link(&link, &pin)?;
+            let link = attach_pinned(name.hook, program, target, &pin)?;
             self.steps.push(Step::Created { link, pin });
             return Ok(());
         };
@@ -92,15 +91,13 @@ impl Transaction {
         if info.cgroup == 0 {
             warn!(hook = %name, "the cgroup of this link was removed, attaching anew");
         }
-        let link = attach(name.hook, program, target)?;
         let beside = pins.new_link(name);
-        pins::unpin(&beside)?;
-        pin_link(&link, &beside)?;
-        fs::rename(&beside, &pin).map_err(|source| KernelError::Pin {
-            verb: "rename",
-            path: beside,
-            source,
-        })?;
+        detach_pin(&beside)?;
+        let link = attach_pinned(name.hook, program, target, &beside)?;
+        if let Err(source) = fs::rename(&beside, &pin) {
+            detach_pin(&beside)?;
+            return Err(KernelError::Pin { verb: "rename", path: beside, source });
+        }
         self.steps.push(Step::Replaced { link, before, pin });
         Ok(())
     }
@@ -135,15 +132,21 @@ impl Step {
 
 /// Takes the program off and removes the pin; none there: nothing to do.
 pub(super) fn detach(pins: &Pins, name: LinkName) -> Result<(), KernelError> {
-    let pin = pins.link(name);
-    if let Some((link, _info)) = open_pin(&pin)? {
-        sys::link_detach(&link).map_err(|source| KernelError::Pin {
-            verb: "detach",
-            path: pin.clone(),
-            source,
-        })?;
+    detach_pin(&pins.link(name))
+}
+
+/// The same by path, for a pin whose name says nothing to us.
+pub(super) fn detach_pin(pin: &Path) -> Result<(), KernelError> {
+    if let Some((link, _info)) = open_pin(pin)? {
+        let detached = sys::link_detach(&link);
+        detached.map_err(|source| KernelError::Pin { verb: "detach", path: pin.into(), source })?;
     }
-    pins::unpin(&pin)
+    pins::unpin(pin)
+}
+
+/// Does this pin hold a living link on this cgroup?
+pub(super) fn is_intact(pins: &Pins, name: LinkName, cgroup: u64) -> Result<bool, KernelError> {
+    Ok(open_pin(&pins.link(name))?.is_some_and(|(_link, info)| info.cgroup == cgroup))
 }
 
 /// The pinned link and what the kernel says of it; `None`: nothing is pinned there.
@@ -158,8 +161,21 @@ pub(super) fn open_pin(pin: &Path) -> Result<Option<(OwnedFd, sys::LinkInfo)>, K
     Ok(Some((link, info)))
 }
 
-fn pin_link(link: &OwnedFd, pin: &Path) -> Result<(), KernelError> {
-    sys::obj_pin(link, pin).map_err(|source| KernelError::Pin { verb: "create", path: pin.into(), source })
+/// Attaches and pins; a link that cannot be pinned is detached before this returns.
+fn attach_pinned(
+    hook: Hook,
+    program: &impl AsFd,
+    target: &Target,
+    pin: &Path,
+) -> Result<OwnedFd, KernelError> {
+    let link = attach(hook, program, target)?;
+    if let Err(source) = sys::obj_pin(&link, pin) {
+        if let Err(error) = sys::link_detach(&link) {
+            warn!(%error, "cannot detach a link that could not be pinned");
+        }
+        return Err(KernelError::Pin { verb: "create", path: pin.into(), source });
+    }
+    Ok(link)
 }
 
 fn attach(hook: Hook, program: &impl AsFd, target: &Target) -> Result<OwnedFd, KernelError> {

@@ -146,7 +146,8 @@ impl Kernel {
         self.events.take()
     }
 
-    /// Attaches anew what a removed workloads cgroup took with it. Returns whether anything had to be done.
+    /// Attaches anew what is missing: because the workloads' cgroup was removed, or somebody took a link away. Returns
+    /// whether anything had to be done.
     ///
     /// # Errors
     /// What the kernel refuses.

@@ -148,6 +148,12 @@ impl Pins {
         Ok(names)
     }
 
+    /// Links that a killed process had attached but not yet put in their place.
+    pub(super) fn unfinished_links(&self) -> Result<Vec<PathBuf>, KernelError> {
+        let unfinished = names(&self.links())?.into_iter().filter(|name| name.ends_with(NEW_SUFFIX));
+        Ok(unfinished.map(|name| self.links().join(name)).collect())
+    }
+
     /// Directories of other ABI versions in the instance's directory, and what is left of an unfinished start.
     pub(super) fn others(&self) -> Result<Vec<PathBuf>, KernelError> {
         let own = format!("v{ABI_VERSION}");

@@ -10,6 +10,7 @@ use rustix::mount::MountFlags;
 use tracing::info;
 
 use crate::kernel::cgroup::{self, CgroupError};
+use crate::kernel::sys;
 
 /// The kernel's own types; SK_STORAGE maps need a kernel that has them.
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -20,13 +21,20 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 #[derive(Debug, thiserror::Error)]
 pub enum PreflightError {
     #[error(
-        "missing {missing}: the datapath needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or CAP_SYS_ADMIN and CAP_NET_ADMIN: run it as root, or grant them"
+        "missing {missing}: the datapath needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or CAP_SYS_ADMIN and \
+         CAP_NET_ADMIN: run it as root, or grant them"
     )]
     Capabilities { missing: String },
     #[error("cannot read the capabilities of this process: {0}")]
     Unreadable(String),
     #[error(
-        "this kernel has no BTF ({VMLINUX_BTF} is missing): use one that is built with CONFIG_DEBUG_INFO_BTF=y, all distributions' since 5.10 are"
+        "the kernel refuses bpf(2) although every capability is there: a user namespace, a seccomp filter or lockdown is \
+         in the way, run outside of it"
+    )]
+    Refused(#[source] io::Error),
+    #[error(
+        "this kernel has no BTF ({VMLINUX_BTF} is missing): use one that is built with CONFIG_DEBUG_INFO_BTF=y, as \
+         distributions' are"
     )]
     NoBtf,
     #[error(transparent)]
@@ -44,6 +52,10 @@ pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
         caps::read(None, CapSet::Effective).map_err(|error| PreflightError::Unreadable(error.to_string()))?;
     if let Some(missing) = missing(&held) {
         return Err(PreflightError::Capabilities { missing });
+    }
+    // Capabilities of another user namespace look the same from inside; the smallest map tells.
+    if let Err(source) = sys::map_create(sys::MAP_TYPE_LRU_HASH, 1) {
+        return Err(PreflightError::Refused(source));
     }
     if !Path::new(VMLINUX_BTF).exists() {
         return Err(PreflightError::NoBtf);

@@ -38,10 +38,15 @@ impl Features {
         let set_retval =
             u32::from(loads(Hook::Connect4, &[insn::mov_imm(insn::R1, -111), insn::call(SET_RETVAL)]));
         let sendmsg_unbind = u32::from(loads(Hook::Sendmsg4, &setsockopt_call()));
-        let offsets = btf::Btf::read(Path::new(VMLINUX_BTF)).and_then(|btf| net_offsets(&btf));
         let helper = loads(Hook::Sockops, &[insn::call(GET_NETNS_COOKIE)]);
-        let probe = loads(Hook::Sockops, &probe_read_call());
-        let features = Self::choose(helper, probe.then_some(offsets).flatten());
+        // The kernel's BTF is megabytes: it is read only where the helper is missing.
+        let probe = !helper && loads(Hook::Sockops, &probe_read_call());
+        let offsets = if probe {
+            btf::Btf::read(Path::new(VMLINUX_BTF)).and_then(|btf| net_offsets(&btf))
+        } else {
+            None
+        };
+        let features = Self::choose(helper, offsets);
         let features = Self { set_retval, sendmsg_unbind, ..features };
         debug!(?features, "asked the kernel what it can do");
         features

@@ -79,6 +79,21 @@ pub(super) fn attach(
     Ok(())
 }
 
+/// Is everything attached that belongs on a proxy's cgroup? One that was removed has nothing to attach to.
+pub(super) fn is_intact(
+    pins: &Pins,
+    programs: &BTreeMap<Hook, OwnedFd>,
+    proxy: &Target,
+    workloads: &Path,
+) -> Result<bool, KernelError> {
+    for hook in hooks(&proxy.path, workloads).filter(|hook| programs.contains_key(hook)) {
+        if !links::is_intact(pins, LinkName::proxy(hook, proxy.id), proxy.id)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Takes everything off a proxy's cgroup, in reverse order.
 pub(super) fn detach(pins: &Pins, cgroup: u64) -> Result<(), KernelError> {
     for hook in Hook::ALL.into_iter().rev().filter(|hook| hook.place() != Place::Workloads) {

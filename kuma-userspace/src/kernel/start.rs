@@ -31,7 +31,7 @@ pub(super) fn open(config: KernelConfig) -> Result<Kernel, KernelError> {
     let started = start(&config, &pins, &workloads);
     if started.is_err() && !pins.exist() {
         // Nothing of ours was here before, so nothing stays.
-        pins::remove_dir(pins.instance())?;
+        remove_directories(&pins)?;
     }
     let Started { loaded, maps, proxies } = started?;
     let Loaded { programs, features, refused, events, .. } = loaded;
@@ -81,6 +81,9 @@ fn create(config: &KernelConfig, pins: &Pins, workloads: &Target) -> Result<Star
 /// Keeps the maps, swaps in our programs, and brings the links in line with what is enrolled.
 fn adopt(config: &KernelConfig, pins: &Pins, workloads: &Target) -> Result<Started, KernelError> {
     pins.create()?;
+    for unfinished in pins.unfinished_links()? {
+        links::detach_pin(&unfinished)?;
+    }
     let resized = check_maps(config, pins)?;
     let mut paths: BTreeMap<_, _> = loader::pinned_maps().map(|name| (name, pins.map(name))).collect();
     for name in &resized {
@@ -204,26 +207,58 @@ fn attach_workloads(
     Ok(())
 }
 
-/// Attaches anew when the workloads' cgroup is not the one that the links are on.
+/// Attaches anew whatever is missing: the workloads' cgroup was removed, or somebody took a link or its pin away.
 pub(super) fn heal(kernel: &mut Kernel) -> Result<bool, KernelError> {
     cgroup::ensure(&kernel.config.workloads_cgroup)?;
     let workloads = Target::open(&kernel.config.workloads_cgroup)?;
-    if workloads.id == kernel.workloads_id {
+    let Kernel { pins, programs, .. } = &*kernel;
+    let moved = workloads.id != kernel.workloads_id;
+    let mut damaged = Vec::new();
+    for proxy in living_proxies(kernel, &workloads)? {
+        if moved || !proxies::is_intact(pins, programs, &proxy, &workloads.path)? {
+            damaged.push(proxy);
+        }
+    }
+    if damaged.is_empty() && !moved && is_intact(pins, programs, &workloads)? {
         return Ok(false);
     }
-    warn!(cgroup = %workloads.path.display(), "the workloads' cgroup was removed, attaching anew");
+    warn!(cgroup = %workloads.path.display(), "links were removed with their cgroup or by somebody, attaching anew");
     let mut transaction = Transaction::default();
-    let by_uid = kernel.proxies.serves(kernel.workloads_id);
-    if by_uid {
-        proxies::attach(&mut transaction, &kernel.pins, &kernel.programs, &workloads, &workloads.path)?;
+    for proxy in &damaged {
+        proxies::attach(&mut transaction, pins, programs, proxy, &workloads.path)?;
     }
-    attach_workloads(&mut transaction, &kernel.pins, &kernel.programs, &workloads)?;
+    attach_workloads(&mut transaction, pins, programs, &workloads)?;
     transaction.commit();
-    if by_uid {
-        proxies::detach(&kernel.pins, kernel.workloads_id)?;
+    if moved {
+        proxies::detach(pins, kernel.workloads_id)?;
         kernel.proxies = recover_proxies(&kernel.maps, &workloads)?;
+        kernel.workloads_id = workloads.id;
     }
-    kernel.workloads_id = workloads.id;
+    Ok(true)
+}
+
+/// The proxies that serve somebody and whose cgroup exists. A proxy known by its uid stands for the workloads' cgroup.
+fn living_proxies(kernel: &Kernel, workloads: &Target) -> Result<Vec<Target>, KernelError> {
+    let root = cgroup::find_cgroup2()?;
+    let place = |id| {
+        if id == kernel.workloads_id {
+            return Some(workloads.path.clone());
+        }
+        cgroup::find_by_id(&root, id)
+    };
+    kernel.proxies.ids().filter_map(place).map(|path| Target::open(&path)).collect()
+}
+
+fn is_intact(
+    pins: &Pins,
+    programs: &BTreeMap<Hook, OwnedFd>,
+    workloads: &Target,
+) -> Result<bool, KernelError> {
+    for hook in programs.keys().filter(|hook| hook.place() != Place::Proxies) {
+        if !links::is_intact(pins, LinkName::workloads(*hook), workloads.id)? {
+            return Ok(false);
+        }
+    }
     Ok(true)
 }
 
@@ -236,10 +271,14 @@ pub(super) fn remove_all(pins: &Pins) -> Result<Removed, KernelError> {
         removed.maps += of_set.maps;
     }
     pins::remove_tree(pins.instance())?;
-    if let Some(parent) = pins.instance().parent() {
-        pins::remove_dir(parent)?;
-    }
+    remove_directories(pins)?;
     Ok(removed)
+}
+
+/// Removes the instance's directory and the one of all instances, each if it is empty.
+fn remove_directories(pins: &Pins) -> Result<(), KernelError> {
+    pins::remove_dir(pins.instance())?;
+    pins.instance().parent().map_or(Ok(()), pins::remove_dir)
 }
 
 /// Detaches in reverse order, then removes the pins.
@@ -247,6 +286,9 @@ fn remove_set(set: &Pins) -> Result<Removed, KernelError> {
     let links = set.pinned_links()?;
     for name in links.iter().rev() {
         links::detach(set, *name)?;
+    }
+    for unfinished in set.unfinished_links()? {
+        links::detach_pin(&unfinished)?;
     }
     Ok(Removed { links: links.len(), maps: set.remove()? })
 }
