@@ -13,6 +13,9 @@ const WIDTH: u32 = 960;
 const HEIGHT: u32 = 240;
 const FONT: &str = "sans-serif";
 
+/// Where the ratio axis begins.
+const FLOOR: f64 = 0.8;
+
 /// Within the goal, above it, without one.
 const MET: RGBColor = RGBColor(46, 125, 50);
 const MISSED: RGBColor = RGBColor(198, 40, 40);
@@ -40,13 +43,14 @@ type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, name: &str, figures: &[&Figure]) -> Drawn {
     let top = figures.iter().map(|figure| figure.ratio_quartile_3).fold(1.2, f64::max) * 1.05;
+    let above_axis = |part: f64| FLOOR + (top - FLOOR) * part;
     let count = figures.len();
     let mut chart = ChartBuilder::on(area)
         .caption(format!("{name}: ratio to direct"), (FONT, 18))
         .margin(10)
         .x_label_area_size(28)
         .y_label_area_size(40)
-        .build_cartesian_2d(0.0..count as f64, 0.8..top)?;
+        .build_cartesian_2d(0.0..count as f64, FLOOR..top)?;
     chart.configure_mesh().disable_mesh().disable_x_axis().y_labels(6).draw()?;
     let line = |y: f64| vec![(0.0, y), (count as f64, y)];
     chart.draw_series([PathElement::new(line(1.0), BLACK.mix(0.5))])?;
@@ -58,15 +62,15 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, name: &str, figures: &[&Figu
             Some(false) => MISSED,
             None => REPORTED,
         };
-        let bar = Rectangle::new([(left, 0.8), (left + 0.6, figure.ratio)], colour.mix(0.7).filled());
+        let bar = Rectangle::new([(left, FLOOR), (left + 0.6, figure.ratio)], colour.mix(0.7).filled());
         chart.draw_series([bar])?;
         let whisker = vec![(middle, figure.ratio_quartile_1), (middle, figure.ratio_quartile_3)];
         chart.draw_series([PathElement::new(whisker, BLACK)])?;
         let text = format!("{:.3}, {:.1} us", figure.ratio, figure.median_us);
-        let inside = Text::new(text, (left + 0.02, 0.86), (FONT, 12));
+        let inside = Text::new(text, (left + 0.02, above_axis(0.20)), (FONT, 12));
         chart.draw_series([inside])?;
-        let below = Text::new(figure.variant, (left, 0.82), (FONT, 11));
-        chart.draw_series([below])?;
+        let name = Text::new(figure.variant, (left + 0.02, above_axis(0.10)), (FONT, 11));
+        chart.draw_series([name])?;
     }
     Ok(())
 }
