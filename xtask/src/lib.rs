@@ -31,6 +31,14 @@ pub fn cargo() -> Command {
     command
 }
 
+/// A command that ends with us, even when we are killed: util-linux's setpriv asks the kernel for it and becomes the program.
+#[must_use]
+pub fn ending_with_us(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// Runs a command with our stdin, stdout and stderr.
 ///
 /// # Errors

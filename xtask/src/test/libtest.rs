@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use xtask::{cargo, target};
+use xtask::{cargo, ending_with_us, target};
 
 use super::Totals;
 use super::build::Binary;
@@ -36,7 +36,7 @@ pub(super) fn run_all(
 ) -> Result<Totals> {
     let mut totals = Totals::default();
     for binary in binaries {
-        let mut command = Command::new(&binary.path);
+        let mut command = ending_with_us(&binary.path);
         command.env("KUMA_DNS_BIN", kuma_dns);
         command.current_dir(&binary.folder).args(filter);
         if suite.order == Order::Serial {

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use xtask::ending_with_us;
 
 use super::kernel::Kernel;
 
@@ -54,7 +55,7 @@ fn finish(child: &mut Child) -> Result<()> {
 
 /// No hardware virtualisation: it is not everywhere, and software emulation is fast enough.
 fn command(kernel: &Kernel, initramfs: &Path) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = ending_with_us("qemu-system-x86_64");
     command.args(["-machine", "q35", "-cpu", "max", "-accel", "tcg,thread=multi"]);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-smp", "1"]);
     command.args(["-m", &MEMORY_MIB.to_string(), "-serial", "stdio"]);

@@ -7,9 +7,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use xtask::ending_with_us;
 
 /// Above every ordinary process, below the kernel's own threads.
 const PRIORITY: &str = "10";
+
+/// The beginning of our cgroup's name; our process id follows.
+const NAME: &str = "kuma-dns-bench-";
+
+/// What lies in it.
+const PARTS: [&str; 3] = ["plain", "workloads", "proxy"];
 
 /// How long a cgroup may take to notice that its last process has gone.
 const EMPTYING: Duration = Duration::from_secs(5);
@@ -41,7 +48,7 @@ impl Cpu {
 
 /// A command inside a network namespace, for setting it up.
 pub(super) fn inside(netns: &Path, program: &str) -> Command {
-    let mut command = Command::new("nsenter");
+    let mut command = ending_with_us("nsenter");
     command.arg(format!("--net={}", netns.display())).arg("--").arg(program);
     command
 }
@@ -73,8 +80,9 @@ impl Cgroups {
     pub(super) fn make() -> Result<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read our mounts")?;
         let root = cgroup2(&mounts).context("no cgroup v2 hierarchy is mounted")?;
-        let top = root.join(format!("kuma-dns-bench-{}", std::process::id()));
-        let [plain, workloads, proxy] = ["plain", "workloads", "proxy"].map(|name| top.join(name));
+        remove_leftovers(&root);
+        let top = root.join(format!("{NAME}{}", std::process::id()));
+        let [plain, workloads, proxy] = PARTS.map(|name| top.join(name));
         let cgroups = Self { top, plain, workloads, proxy, removed: false };
         for folder in cgroups.folders() {
             std::fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -115,6 +123,21 @@ impl Drop for Cgroups {
             && let Err(error) = self.take_away()
         {
             eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Takes away what a killed run left: cgroups whose number is no process any more. Those that are not empty stay.
+fn remove_leftovers(root: &Path) {
+    for entry in root.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid =
+            name.to_str().and_then(|name| name.strip_prefix(NAME)).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            for inner in PARTS {
+                let _ = std::fs::remove_dir(entry.path().join(inner));
+            }
+            let _ = std::fs::remove_dir(entry.path());
         }
     }
 }
