@@ -104,7 +104,8 @@ fn runs(kernel: &Kernel) -> Result<String> {
     serde_json::to_string(&runs).context("cannot write JSON")
 }
 
+/// Not println, which panics when nobody reads any more: the datapath must still be taken out.
 fn say(line: &str) -> Result<()> {
-    println!("{line}");
-    std::io::stdout().flush().context("nobody reads our stdout")
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("nobody reads our stdout")
 }

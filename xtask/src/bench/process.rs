@@ -2,6 +2,7 @@
 //! Called by the benchmarks.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -14,8 +15,18 @@ const END: Duration = Duration::from_secs(10);
 /// How often an ending child is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
+/// How a child ends that its owner drops.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Servers run until they are killed.
+    Kill,
+    /// It cleans up when its stdin closes.
+    CloseStdin,
+}
+
 /// A child with pipes on stdin and stdout.
 pub(super) struct Process {
+    ending: Ending,
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -23,7 +34,18 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// A child that is killed at the end.
     pub(super) fn start(name: &str, command: &mut Command) -> Result<Self> {
+        Self::spawn(name, command, Ending::Kill)
+    }
+
+    /// A child that ends when its stdin closes: when we say so, and also when we are killed.
+    pub(super) fn hold(name: &str, command: &mut Command) -> Result<Self> {
+        // Ctrl-C must not reach it: it has something to clean up.
+        Self::spawn(name, command.process_group(0), Ending::CloseStdin)
+    }
+
+    fn spawn(name: &str, command: &mut Command, ending: Ending) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let stdin = child.stdin.take();
@@ -37,7 +59,7 @@ impl Process {
                 }
             }
         });
-        Ok(Self { name: name.to_owned(), child, stdin, lines })
+        Ok(Self { ending, name: name.to_owned(), child, stdin, lines })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -72,8 +94,12 @@ impl Process {
         bail!("{} did not end within {} s", self.name, within.as_secs())
     }
 
-    /// Closes its stdin, by which our own helpers end, and waits.
+    /// Closes its stdin and waits for its end.
     pub(super) fn finish(mut self) -> Result<()> {
+        self.close()
+    }
+
+    fn close(&mut self) -> Result<()> {
         self.stdin = None;
         let end = Instant::now() + END;
         while Instant::now() < end {
@@ -91,6 +117,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.ending == Ending::CloseStdin
+            && let Err(error) = self.close()
+        {
+            eprintln!("{error:#}");
+        }
         // Ended and reaped already: both calls fail, and nothing is left to do.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -2,7 +2,6 @@
 //! hand. Keeps: it leaves the kernel when that process ends. Called by vip and costs.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -43,9 +42,7 @@ impl Routes {
         command.arg(&cgroups.workloads).arg(&cgroups.proxy).arg(OUTBOUND_PORT.to_string());
         command.arg(format!("{VIP4}:{VIP_PORT},[{VIP6}]:{VIP_PORT}"));
         command.args(worlds.map(World::netns));
-        // Ctrl-C must not reach it: it takes the datapath out of the kernel when our end closes its stdin.
-        command.process_group(0);
-        let process = Process::start("vip-routes", &mut command)?;
+        let process = Process::hold("vip-routes", &mut command)?;
         process.line(START)?;
         Ok(Self(process))
     }

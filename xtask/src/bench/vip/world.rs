@@ -43,7 +43,7 @@ impl World {
     pub(super) fn make(variant: &'static Variant, proxy: Proxy) -> Result<Self> {
         let mut command = Command::new("unshare");
         command.args(["--net", "--", "sh", "-c", "echo ready; exec cat"]);
-        let holder = Process::start("the holder of a namespace", &mut command)?;
+        let holder = Process::hold("the holder of a namespace", &mut command)?;
         holder.line(START)?;
         let world = Self { variant, proxy, servers: Vec::new(), holder };
         world.script(NETWORK)?;
