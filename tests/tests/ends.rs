@@ -1,6 +1,8 @@
 //! How `up` ends and what it leaves: in order, at once, by force; and what it says while it waits. Through the binary.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -137,4 +139,22 @@ fn cleanup_refuses_under_a_running_agent_and_otherwise_removes_all_of_it_twice_o
     let again = cleanup(&world, &[]);
     assert!(again.status.success());
     assert!(String::from_utf8_lossy(&again.stdout).contains("nothing to remove"), "{again:?}");
+}
+
+#[test]
+fn who_may_not_ask_the_agent_may_not_clean_up_under_it_either() {
+    let world = World::up(["redis"]).unwrap();
+    // Nobody may not be able to reach the folder that we were built in.
+    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+    let binary = folder.path().join("kuma-dns");
+    std::fs::copy(harness::binaries::kuma_dns().unwrap(), &binary).unwrap();
+    for subcommand in ["status", "vips", "cleanup"] {
+        let mut as_nobody = std::process::Command::new("setpriv");
+        as_nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
+        let output = as_nobody.args(world.kuma_dns().unwrap().get_args()).arg(subcommand).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(4), "{subcommand}: {said}");
+        assert!(said.contains("no right to ask the agent") && said.contains("root"), "{subcommand}: {said}");
+    }
+    assert!(world.says(["curl", "--silent", "http://redis.mesh/"]).unwrap().starts_with("redis at"));
 }

@@ -232,3 +232,32 @@ static_resources:
       cluster_name: kuma-dns
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 5678}}}}]}]
 ";
+
+#[test]
+fn a_proxy_that_is_recognised_by_its_user_serves_as_well() {
+    let world =
+        World::builder().service("redis", Speaks::Http, 1).args(["--proxy-uid", "5678"]).up().unwrap();
+    assert!(curl(&world, "--ipv4", "redis.mesh").starts_with("redis at"));
+    assert!(curl(&world, "--ipv6", "redis.mesh").starts_with("redis at"));
+}
+
+#[test]
+fn exec_reaches_the_mesh_from_where_cgroups_are_hidden() {
+    let world = World::up(["redis"]).unwrap();
+    // What `ip netns exec` does: another namespace, and a fresh /sys over the cgroup mounts.
+    let exec = world.inside(["curl", "--silent", "--max-time", "10", "http://redis.mesh/"]).unwrap();
+    let mut hidden = std::process::Command::new("unshare");
+    hidden.args([
+        "--net",
+        "--mount",
+        "sh",
+        "-c",
+        "umount -l /sys && mount -t sysfs sysfs /sys && exec \"$@\"",
+        "sh",
+    ]);
+    let output =
+        hidden.arg(exec.get_program()).args(exec.get_args()).env_remove("http_proxy").output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("redis at"), "{said}");
+}

@@ -65,28 +65,31 @@ pub(super) fn run(config: &Config) -> Outcome {
     for instance in instances(config, cgroup2.as_deref()) {
         let places = Places::of(&instance, config, cgroup2.as_deref());
         let mut done = Vec::new();
-        failed.extend(clean(&places, config, &mut done));
-        if done.is_empty() {
+        let undone = clean(&places, config, &mut done);
+        if done.is_empty() && undone.is_empty() {
             done.push("nothing to remove".into());
         }
+        failed.extend(undone);
         if places.data.exists() {
-            done.push(format!(
-                "kept {}: which name has which VIP (--purge removes it)",
-                places.data.display()
-            ));
+            let data = places.data.display();
+            done.push(format!("kept {data}: which name has which VIP (--purge removes it)"));
         }
-        table::print(&format!("instance {instance}:\n  {}", done.join("\n  ")));
-    }
-    match failed.len() {
-        0 => Ok(ExitCode::SUCCESS),
-        1 => Err(failed.remove(0)),
-        several => {
-            let codes = failed.iter().map(Failure::code).collect::<Vec<_>>();
-            let text: Vec<String> = failed.iter().map(|failure| format!("{:#}", failure.error())).collect();
-            let code = if codes.contains(&Code::NotSupported) { Code::NotSupported } else { Code::Failed };
-            Err(Failure::new(code, anyhow!("{several} things could not be removed:\n{}", text.join("\n"))))
+        if !done.is_empty() {
+            table::print(&format!("instance {instance}:\n  {}", done.join("\n  ")));
         }
     }
+    conclude(failed)
+}
+
+/// One failure speaks for itself; several are listed.
+fn conclude(mut failed: Vec<Failure>) -> Outcome {
+    if failed.len() <= 1 {
+        return failed.pop().map_or(Ok(ExitCode::SUCCESS), Err);
+    }
+    let denied = failed.iter().any(|failure| failure.code() == Code::NotSupported);
+    let text: Vec<String> = failed.iter().map(|failure| format!("{:#}", failure.error())).collect();
+    let all = anyhow!("{} things could not be removed:\n{}", failed.len(), text.join("\n"));
+    Err(Failure::new(if denied { Code::NotSupported } else { Code::Failed }, all))
 }
 
 /// Where one instance may have left something.
@@ -153,7 +156,7 @@ fn clean(places: &Places, config: &Config, done: &mut Vec<String>) -> Vec<Failur
 
 /// A running agent is refused, or ended first.
 fn end_agent(places: &Places, config: &Config, done: &mut Vec<String>) -> Result<(), Failure> {
-    let Some(pid) = socket::running_pid(&places.socket) else { return Ok(()) };
+    let Some(pid) = socket::running_pid(&places.socket)? else { return Ok(()) };
     if !config.force {
         let running = anyhow!(
             "the agent of instance {} is running (pid {pid}): end it first with `kill {pid}`, or let --force do that",

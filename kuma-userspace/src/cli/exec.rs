@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use super::outcome::{Code, Failure, OrExit, Outcome};
+use super::outcome::{Code, Failure, Outcome};
 use super::paths::Paths;
 use super::place::{self, Role};
 use super::{duration, socket};
@@ -61,7 +61,7 @@ impl Args {
 
 pub(super) fn run(config: Config) -> Outcome {
     let await_ready = config.role == Role::Workload;
-    let inside = socket::enrolment(&config.paths, await_ready, config.wait).or_exit(Code::NotReady)?;
+    let inside = socket::enrolment(&config.paths, await_ready, config.wait)?;
     place::enter(&inside, config.role)?;
     let (program, args) = config.command.split_first().expect("clap requires the command");
     // Nothing of ours is left open: the standard library opens every file and socket with CLOEXEC.

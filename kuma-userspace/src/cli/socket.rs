@@ -1,7 +1,7 @@
 //! Asks the agent over its socket. Keeps: every question has a deadline, and an agent that is not there is said in words with
 //! the next step. Called by exec, status, vips, cleanup and up.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use crate::model::instance::Instance;
 use crate::wire::local::{Answer, Enrolment, Request, Status, Vip};
 
 use super::duration;
+use super::outcome::{Code, Failure};
 use super::paths::Paths;
 
 /// How long one answer may take.
@@ -39,6 +40,17 @@ pub(super) enum SocketError {
     Refused(String),
     #[error("not ready after {}: waiting for {}", duration::human(*waited), list(awaited))]
     NotReady { waited: Duration, awaited: Vec<String> },
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        let code = match error {
+            SocketError::NotRunning { .. } | SocketError::NotReady { .. } => Code::NotReady,
+            SocketError::NotAllowed { .. } => Code::NotSupported,
+            SocketError::Io { .. } | SocketError::Language { .. } | SocketError::Refused(_) => Code::Failed,
+        };
+        Self::new(code, error.into())
+    }
 }
 
 fn list(awaited: &[String]) -> String {
@@ -79,11 +91,21 @@ pub(super) fn enrolment(paths: &Paths, await_ready: bool, wait: Duration) -> Res
     }
 }
 
-/// The process that listens on an agent's socket, if one does.
-pub(super) fn running_pid(socket: &Path) -> Option<u32> {
-    let stream = UnixStream::connect(socket).ok()?;
-    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+/// The process that listens on an agent's socket, if one does. Who may not ask must not act as if nobody was there.
+pub(super) fn running_pid(socket: &Path) -> Result<Option<u32>, SocketError> {
+    let stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(source) if source.kind() == ErrorKind::PermissionDenied => {
+            return Err(SocketError::NotAllowed { socket: socket.into(), source });
+        }
+        Err(source) => return Err(SocketError::Io { socket: socket.into(), source }),
+    };
+    let peer = rustix::net::sockopt::socket_peercred(&stream)
+        .map_err(|errno| SocketError::Io { socket: socket.into(), source: errno.into() })?;
+    Ok(u32::try_from(peer.pid.as_raw_nonzero().get()).ok())
 }
 
 /// One request, one answer.
@@ -100,7 +122,7 @@ fn ask<T: DeserializeOwned>(paths: &Paths, request: Request) -> Result<T, Socket
     (&stream).write_all(line.as_bytes()).map_err(io)?;
     let mut answer = String::new();
     if BufReader::new(&stream).read_line(&mut answer).map_err(io)? == 0 {
-        return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
+        return Err(io(ErrorKind::UnexpectedEof.into()));
     }
     match serde_json::from_str(&answer) {
         Ok(Answer::Ok(value)) => Ok(value),
@@ -111,10 +133,10 @@ fn ask<T: DeserializeOwned>(paths: &Paths, request: Request) -> Result<T, Socket
 
 fn connect(paths: &Paths, socket: &Path) -> Result<UnixStream, SocketError> {
     UnixStream::connect(socket).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             SocketError::NotRunning { instance: paths.instance.clone(), socket: socket.into() }
         }
-        std::io::ErrorKind::PermissionDenied => SocketError::NotAllowed { socket: socket.into(), source },
+        ErrorKind::PermissionDenied => SocketError::NotAllowed { socket: socket.into(), source },
         _ => SocketError::Io { socket: socket.into(), source },
     })
 }

@@ -11,7 +11,7 @@ use crate::agent::datapath_status;
 use crate::kernel::Kernel;
 use crate::wire::local::Status;
 
-use super::outcome::{Code, OrExit, Outcome};
+use super::outcome::{Code, Outcome};
 use super::paths::Paths;
 use super::socket::{self, SocketError};
 use super::table::{self, OutputFormat};
@@ -23,9 +23,11 @@ Examples:
   kuma-dns status -o json | jq '.datapath.counters[] | select(.count > 0)'
   kuma-dns status --instance blue
 
-Times are how long ago; counters are of the kernel's decisions since the datapath was loaded, over all CPUs.
+Counters are the kernel's decisions since the datapath was loaded, over all
+CPUs. In JSON, times have their unit in their name (`uptime_ms`).
 
-Exit codes: 0 ready, 3 not ready or no agent is running (what the kernel still holds is shown), 1 failed";
+Exit codes: 0 ready; 3 not ready, or no agent is running: what the kernel
+still holds is shown; 1 failed; 4 no right to ask";
 
 /// Shows what is attached where, what is served, and what is awaited.
 #[derive(clap::Args, Debug)]
@@ -58,7 +60,7 @@ pub(super) fn run(config: &Config) -> Outcome {
             Ok(if status.ready { ExitCode::SUCCESS } else { Code::NotReady.into() })
         }
         Err(absent @ SocketError::NotRunning { .. }) => without_agent(config, absent),
-        Err(error) => Err(error).or_exit(Code::Failed),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -80,5 +82,5 @@ fn without_agent(config: &Config, absent: SocketError) -> Outcome {
         }
     }
     found?;
-    Err(absent).or_exit(Code::NotReady)
+    Err(absent.into())
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::outcome::{Code, OrExit, Outcome};
+use super::outcome::Outcome;
 use super::paths::Paths;
 use super::socket;
 use super::table::{self, OutputFormat};
@@ -34,7 +34,7 @@ impl Args {
 }
 
 pub(super) fn run(config: &Config) -> Outcome {
-    let vips = socket::vips(&config.paths).or_exit(Code::NotReady)?;
+    let vips = socket::vips(&config.paths)?;
     match config.output {
         OutputFormat::Json => table::print_json(&vips)?,
         OutputFormat::Table => {

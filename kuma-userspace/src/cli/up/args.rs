@@ -18,20 +18,27 @@ use crate::model::view::Port;
 const EXAMPLES: &str = "\
 Examples:
   kuma-dns up -f deploy/examples/mesh.yaml
-  kuma-dns up -f settings.yaml -f services/ --instance blue --outbound-port 16001 --dns-port 16053 --xds-port 6678 --admin-port 10901
-  kuma-dns up -f mesh.yaml --envoy none       then start yours: kuma-dns exec --proxy -- envoy -c bootstrap.yaml
+  kuma-dns up -f settings.yaml -f services/ --instance blue \\
+      --outbound-port 16001 --dns-port 16053 --xds-port 6678 --admin-port 10901
+  kuma-dns up -f mesh.yaml --envoy none
+      and your own: kuma-dns exec --proxy -- envoy -c bootstrap.yaml
 
-The files are watched: a saved change is live within a second, a mistake is refused in words and changes nothing.
-SIGINT or SIGTERM ends it in order: names stop, connections end, then the datapath goes; a second signal ends it at once.
-After a crash the datapath stays, and the next `up` takes it over without a missed connect.
+The files are watched: a saved change is live within a second; a mistake is
+refused in words and changes nothing.
 
-Exit codes: 0 ended by a signal, 1 failed, 2 bad input, 4 a privilege or a kernel feature is missing";
+SIGINT or SIGTERM ends it in order: workloads are left alone, then the
+resolver and Envoy end, then the datapath goes. A second signal ends it at
+once. After a crash the datapath stays and fails closed; the next `up` takes
+it over, and every name keeps its VIP.
+
+Exit codes: 0 ended by a signal, 1 failed or ended by a second signal, 2 bad
+input, 4 a privilege or a kernel feature is missing";
 
 /// Runs a control plane, an agent and Envoy in one process, on services from YAML files.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
-    /// A YAML file with settings and services; may be given several times.
+    /// A YAML file with settings and services, or a folder of them; may be given several times.
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The mesh that workloads of this machine belong to.
@@ -48,7 +55,7 @@ pub(in crate::cli) struct Args {
 #[derive(ClapArgs, Debug)]
 #[command(next_help_heading = "Envoy")]
 struct ProxyArgs {
-    /// `auto` looks for an `envoy` on PATH, a path is taken as it is, `none` leaves the proxy to you.
+    /// `auto`: $KUMA_DNS_ENVOY, an `envoy` on PATH, or what `cargo xtask setup` installed; `none` leaves the proxy to you.
     #[arg(long, value_name = "auto|PATH|none", default_value = "auto")]
     envoy: ProxyMode,
     /// Worker threads of the Envoy that we start.

@@ -16,7 +16,7 @@ use anyhow::Context;
 use tracing::{info, warn};
 
 use super::logs::Format;
-use super::outcome::{Code, OrExit, Outcome};
+use super::outcome::{Code, Failure, OrExit, Outcome};
 use super::paths::Paths;
 use crate::agent;
 use crate::cp::{self, ControlPlane};
@@ -51,6 +51,12 @@ pub(super) fn run(args: Args, paths: Paths, format: Format) -> Outcome {
     }
 }
 
+/// Files that were good when they were checked may have been edited since.
+fn refused(error: cp::Error) -> Failure {
+    let code = if matches!(error, cp::Error::Invalid(_)) { Code::BadInput } else { Code::Failed };
+    Failure::new(code, error.into())
+}
+
 /// What a task failed with says all: that it was a task is our own affair.
 fn plain(ended: TaskError) -> anyhow::Error {
     match ended {
@@ -59,12 +65,12 @@ fn plain(ended: TaskError) -> anyhow::Error {
     }
 }
 
-async fn serve(mut config: Config, story: Story) -> anyhow::Result<End> {
+async fn serve(mut config: Config, story: Story) -> Result<End, Failure> {
     let (trigger, drain) = Drain::pair();
     let ready = Ready::default();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut tasks = Tasks::new(trigger.clone(), drain.clone());
-    let plane = ControlPlane::open(config.control_plane, &ready).await?;
+    let plane = ControlPlane::open(config.control_plane, &ready).await.map_err(refused)?;
     config.agent.beside = Some(plane::beside(&plane));
     tasks.spawn("control plane", plane.run(drain.clone()));
     tasks.spawn("agent", agent::run(config.agent, drain.clone(), ready));
@@ -72,7 +78,7 @@ async fn serve(mut config: Config, story: Story) -> anyhow::Result<End> {
     let mut running = pin!(tasks.run());
     loop {
         tokio::select! {
-            ended = &mut running => return ended.map(|()| End::InOrder).map_err(plain),
+            ended = &mut running => return ended.map(|()| End::InOrder).map_err(|error| plain(error).into()),
             () = signals.next() => {}
         }
         if drain.is_requested() {
