@@ -344,3 +344,28 @@ fn a_kept_datapath_refuses_until_the_next_agent_adopts_it() {
         Ok(())
     });
 }
+
+#[test]
+fn an_agent_that_comes_after_a_crash_answers_before_the_control_plane_has_spoken() {
+    in_own_netns(|| async {
+        let (world, backend) = (World::new(), greeter().await?);
+        let control_plane = ControlPlane::start(0, mesh(60, [service(1, Protocol::Tcp, &[backend])])).await?;
+        let config = world.config(control_plane.addr, ProxyMode::Path(binaries::envoy()?));
+        let first = world.start(Config { keep_datapath: true, ..config.clone() });
+        first.ready().await;
+        first.end().await?;
+        control_plane.stop().await?;
+        let second = world
+            .start(Config { proxy: ProxySetup { envoy: ProxyMode::None, ..config.proxy.clone() }, ..config });
+        let named = || world.ask::<Status>("status").is_ok_and(|status| status.resolver.names == 1);
+        wait_until(20, "the second agent serves what was remembered", named);
+        let server = format!("@{NAMESERVER}");
+        assert_eq!(world.app(|| dig(&[&server, "+short", "service-1.mesh"])), "240.0.0.1");
+        let enrolment: Enrolment = world.ask("enrol").unwrap();
+        assert!(!enrolment.ready, "new workloads wait for the control plane and the proxy");
+        second.end().await?;
+        world.assert_nothing_is_left();
+        assert!(!world.dir.path().join("kuma-dns").exists(), "the memory went with the datapath");
+        Ok(())
+    });
+}

@@ -71,6 +71,11 @@ impl Applier {
         self.present.len()
     }
 
+    /// The VIPs that the kernel routes to the proxy.
+    pub fn vips(&self) -> BTreeSet<IpAddr> {
+        self.present.iter().map(|route| route.vip).collect()
+    }
+
     /// Makes the kernel and the names those of `view`. `publish` swaps the names; it gets the names that may be told.
     ///
     /// # Errors

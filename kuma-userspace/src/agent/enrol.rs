@@ -115,10 +115,13 @@ impl Drop for Desk {
         if let Err(error) = std::fs::remove_file(&self.socket) {
             debug!(%error, socket = %self.socket.display(), "the agent's socket was gone already");
         }
-        // The folder of the instance and that of all instances, as far as nothing else is in them.
-        for folder in self.socket.ancestors().skip(1).take(OWN_FOLDERS) {
-            let _not_empty = std::fs::remove_dir(folder);
-        }
+    }
+}
+
+/// Removes the folder of the instance and that of all instances, as far as nothing else is in them.
+pub(super) fn remove_folders(socket: &Path) {
+    for folder in socket.ancestors().skip(1).take(OWN_FOLDERS) {
+        let _not_empty = std::fs::remove_dir(folder);
     }
 }
 
@@ -211,7 +214,12 @@ mod tests {
         };
         let (served, answer) = tokio::join!(desk.run(board, drain), client);
         served.unwrap();
-        assert!(!dir.path().join("kuma-dns").exists(), "the socket goes with the agent, and its folders");
+        assert!(!socket.exists(), "the socket goes with the agent");
+        remove_folders(&socket);
+        assert!(
+            !dir.path().join("kuma-dns").exists() && dir.path().exists(),
+            "our folders go, and no others"
+        );
         answer
     }
 

@@ -9,7 +9,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::interval;
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::agent::apply::Applier;
 use crate::agent::enrol::{Desk, EnrolError};
 use crate::agent::feed::{Feed, FeedConfig, FeedStatus};
+use crate::agent::memory::Memory;
 use crate::agent::proxy::{Proxy, ProxyConfig, ProxyError};
 use crate::agent::resolver::{Inside, ResolverError};
 use crate::agent::status::{Applied, Board};
@@ -40,6 +41,7 @@ mod config;
 pub mod enrol;
 pub mod feed;
 mod listening;
+mod memory;
 pub mod proxy;
 pub mod resolver;
 pub mod status;
@@ -122,6 +124,7 @@ impl Node {
         let new_cgroup = !cgroup.exists();
         let started = Self::attach(config.clone(), desk);
         if started.is_err() {
+            enrol::remove_folders(&config.instance.socket(&config.run_dir));
             let taken_back = match (adopts, new_cgroup) {
                 (false, _) => remove_datapath(&config, None),
                 (true, true) => cgroup::remove(&cgroup).map_err(Error::Cgroup),
@@ -234,7 +237,9 @@ async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Resu
     let listener = board.ready.wait_for(format!("a proxy that listens on port {}", config.ports.outbound));
     let server = Server { sockets, shared: resolver.clone(), resolv_conf: config.resolv_conf.clone() };
     let (datapath, board_of_views) = (kernel.clone(), board.clone());
-    let views = Views { datapath, applier, resolver, board: board_of_views, awaited: Some(awaited) };
+    let (memory, stands) = (memory_of(&config), feed.status());
+    let awaited = Some(awaited);
+    let views = Views { datapath, applier, resolver, board: board_of_views, awaited, memory, feed: stands };
     if let Some(events) = kernel.lock().as_mut().and_then(Kernel::take_events) {
         tasks.spawn("log of the BPF programs", events.run(ending.clone()));
     }
@@ -298,7 +303,13 @@ fn stop(config: &Config, kernel: &Held<Kernel>) -> Result<(), Error> {
         info!("leaving the datapath in the kernel: mesh names and VIPs fail until the next start");
         return Ok(());
     }
+    memory_of(config).forget();
+    enrol::remove_folders(&config.instance.socket(&config.run_dir));
     remove_datapath(config, kernel)
+}
+
+fn memory_of(config: &Config) -> Memory {
+    Memory::new(&config.instance.socket(&config.run_dir))
 }
 
 /// Links, pins and cgroups of the instance.
@@ -320,7 +331,12 @@ fn remove_datapath(config: &Config, kernel: Option<Kernel>) -> Result<(), Error>
 fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
     let config = &node.config;
     let (instance, bpffs, feed) = (config.instance.clone(), config.bpffs.clone(), feed.status());
-    let nothing_known = MeshView::empty(&config.view, Hostname::parse("mesh").expect("a valid name"));
+    let nothing_known = || MeshView::empty(&config.view, Hostname::parse("mesh").expect("a valid name"));
+    let recalled = memory_of(config).recall(&config.view, &node.applier.vips(), SystemTime::now());
+    let applied = Applied::default();
+    if let Some(view) = &recalled {
+        applied.publish(view);
+    }
     Board {
         instance: config.instance.clone(),
         started: Instant::now(),
@@ -334,7 +350,7 @@ fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
         proxy_cgroup: config.instance.proxy_cgroup(&config.cgroup2),
         view_name: config.view.clone(),
         listen: node.sockets.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
-        resolver: Arc::new(Shared::new(Zone::new(&nothing_known))),
+        resolver: Arc::new(Shared::new(Zone::new(&recalled.unwrap_or_else(nothing_known)))),
         // Read from the pins, so that a status never waits for a view that is being applied.
         datapath: Box::new(move || {
             Kernel::inspect(&instance, &bpffs).map(datapath_status).unwrap_or_default()
@@ -344,7 +360,7 @@ fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
             FeedStatus::Applied { version } | FeedStatus::Failed { version, .. } => version.clone(),
             FeedStatus::Disconnected { .. } | FeedStatus::Waiting => String::new(),
         }),
-        applied: Applied::default(),
+        applied,
         control_plane: config.beside.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! What the agent can say of itself: the board that its parts write on and that its socket reads from.
 //! Keeps: asking costs the datapath and the resolver nothing they would wait for. Called by agent/mod.rs and enrol.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +11,12 @@ use arc_swap::ArcSwapOption;
 
 use crate::agent::Config;
 use crate::agent::proxy::Proxy;
+use crate::dns::counters::{Counts, TypeCounts};
 use crate::dns::server::Shared;
 use crate::model::datapath::NetnsCookie;
 use crate::model::instance::Instance;
-use crate::model::view::{MeshView, Port};
+use crate::model::name::Hostname;
+use crate::model::view::{Addresses, MeshView, Port};
 use crate::rt::Ready;
 use crate::wire::local::{self, Enrolment, Status, Vip, Workload};
 
@@ -117,7 +120,7 @@ impl Board {
     pub fn vips(&self) -> Vec<Vip> {
         let served = self.applied.view.load();
         let Some(Served { view, .. }) = served.as_deref() else { return Vec::new() };
-        let vip = |(name, addresses): (&crate::model::name::Hostname, &crate::model::view::Addresses)| Vip {
+        let vip = |(name, addresses): (&Hostname, &Addresses)| Vip {
             name: name.as_str().into(),
             v4: addresses.v4,
             v6: addresses.v6,
@@ -143,7 +146,7 @@ impl Board {
 
     fn resolver(&self) -> local::Resolver {
         let counts = self.resolver.counters.counts();
-        let total = |types: &crate::dns::counters::TypeCounts| types.a + types.aaaa + types.other;
+        let total = |types: &TypeCounts| types.a + types.aaaa + types.other;
         local::Resolver {
             listen: self.listen.clone(),
             answered: total(&counts.mesh),
@@ -151,6 +154,7 @@ impl Board {
             failed: counts.failed + counts.overloaded,
             upstreams: self.resolver.nameservers().iter().map(SocketAddr::ip).collect(),
             names: self.resolver.zone.load().len() as u64,
+            types: by_type(&counts),
             rcodes: counts.rcodes.clone(),
             dropped: counts.dropped,
             upstream_silent: counts.upstream_silent,
@@ -158,6 +162,15 @@ impl Board {
             upstream_mismatched: counts.upstream_mismatched,
         }
     }
+}
+
+fn by_type(Counts { mesh, forwarded, .. }: &Counts) -> BTreeMap<String, u64> {
+    let counts = [
+        ("A", mesh.a + forwarded.a),
+        ("AAAA", mesh.aaaa + forwarded.aaaa),
+        ("other", mesh.other + forwarded.other),
+    ];
+    counts.into_iter().map(|(name, count)| (name.into(), count)).collect()
 }
 
 /// How the proxy is: ours as its supervisor sees it, another's as far as we know it.
@@ -181,7 +194,7 @@ pub(super) fn of_proxy(config: &Config, proxy: Option<&Proxy>) -> Asked<Option<l
 }
 
 /// The ports that both families of a name serve.
-fn ports(view: &MeshView, addresses: crate::model::view::Addresses) -> Vec<u16> {
+fn ports(view: &MeshView, addresses: Addresses) -> Vec<u16> {
     let of = |vip: IpAddr| view.routes_of(vip).map(|route| route.port.get());
     let mut ports: Vec<u16> = addresses.iter().flat_map(of).collect();
     ports.sort_unstable();

@@ -2,20 +2,25 @@
 //! Keeps: the feed hears how it went; the datapath is locked only while a view is applied. Started by agent/mod.rs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::interval;
 use tracing::{info, warn};
 
 use crate::agent::apply::{Applier, ApplyError};
-use crate::agent::feed::Update;
+use crate::agent::feed::{FeedStatus, Update};
+use crate::agent::memory::Memory;
 use crate::agent::status::Board;
 use crate::dns::server::Shared;
 use crate::dns::zone::Zone;
 use crate::model::datapath::Datapath;
 use crate::model::view::MeshView;
 use crate::rt::{Awaited, Drain};
+
+/// How often the view is written down, or confirmed, for an agent that comes after a crash.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The datapath as its users share it; empty once the agent is done with it.
 pub struct Held<D>(Arc<Mutex<Option<D>>>);
@@ -47,6 +52,9 @@ pub struct Views<D> {
     pub board: Arc<Board>,
     /// Held until the first view is applied.
     pub awaited: Option<Awaited>,
+    pub memory: Memory,
+    /// Says whether the view that is applied is still the control plane's.
+    pub feed: watch::Receiver<FeedStatus>,
 }
 
 impl<D: Datapath + 'static> Views<D> {
@@ -55,12 +63,18 @@ impl<D: Datapath + 'static> Views<D> {
     /// # Errors
     /// A panic while a view is applied.
     pub async fn run(mut self, mut updates: mpsc::Receiver<Update>, drain: Drain) -> Result<(), JoinError> {
+        let (mut remember, mut unremembered) = (interval(REMEMBER_INTERVAL), None);
         loop {
             let update = tokio::select! {
                 update = updates.recv() => update,
-                () = drain.requested() => return Ok(()),
+                _ = remember.tick() => {
+                    self.remember(unremembered.take()).await?;
+                    continue;
+                }
+                () = drain.requested() => return self.remember(unremembered).await,
             };
             let Some(Update { view, answer }) = update else { return Ok(()) };
+            unremembered = Some(view.clone());
             let applied = spawn_blocking(move || {
                 let outcome = self.apply(&view);
                 (self, outcome)
@@ -70,6 +84,18 @@ impl<D: Datapath + 'static> Views<D> {
             // The feed may have lost its connection meanwhile; then it is told the same view again.
             let _gone = answer.send(outcome);
         }
+    }
+
+    /// Writes a new view down; an old one is confirmed while the control plane stands by it.
+    async fn remember(&self, view: Option<Arc<MeshView>>) -> Result<(), JoinError> {
+        let (memory, stands) =
+            (self.memory.clone(), matches!(*self.feed.borrow(), FeedStatus::Applied { .. }));
+        spawn_blocking(move || match view {
+            Some(view) => memory.remember(&view),
+            None if stands => memory.confirm(),
+            None => {}
+        })
+        .await
     }
 
     fn apply(&mut self, view: &MeshView) -> Result<(), String> {

@@ -191,6 +191,9 @@ pub struct Resolver {
     /// Names that it answers.
     #[serde(default)]
     pub names: u64,
+    /// Questions by type: `A`, `AAAA` and `other`, answered and passed on.
+    #[serde(default)]
+    pub types: BTreeMap<String, u64>,
     /// Answers by response code, ours and theirs.
     #[serde(default)]
     pub rcodes: BTreeMap<String, u64>,
