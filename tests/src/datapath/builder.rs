@@ -112,7 +112,9 @@ impl Builder {
         for number in 0..self.pods {
             let pod = PodWorld::new(&self, number, &world)?;
             world.pods.push(pod);
+            // As the agent does: first the hooks at the proxy's cgroup, then the proxy.
             world.enrol(number.into())?;
+            world.pods[usize::from(number)].start_stand_ins()?;
             for route in &self.routes {
                 let view = world.pods[usize::from(number)].view;
                 world.kernel().add_route(view, *route)?;

@@ -34,7 +34,7 @@ pub struct PodWorld {
 }
 
 impl PodWorld {
-    /// Pod number `number` of a world, with its stand-ins listening.
+    /// Pod number `number` of a world; its stand-ins do not run yet.
     ///
     /// # Errors
     /// What this machine lacks.
@@ -62,9 +62,7 @@ impl PodWorld {
         let identity = uid.map_or_else(|| ProxyIdentity::Cgroup(proxy_cgroup.clone()), ProxyIdentity::Uid);
         let view = ViewId::of(&format!("view-{number}"));
         let ports = Ports::default();
-        let mut pod = Self { netns, view, proxy_cgroup, ports, addr4, addr6, stand_ins: None, identity, uid };
-        pod.start_stand_ins()?;
-        Ok(pod)
+        Ok(Self { netns, view, proxy_cgroup, ports, addr4, addr6, stand_ins: None, identity, uid })
     }
 
     /// Ends proxy and resolver.
@@ -94,7 +92,7 @@ impl PodWorld {
     }
 
     /// Starts proxy and resolver in the proxy's cgroup, and waits until they listen.
-    fn start_stand_ins(&mut self) -> anyhow::Result<()> {
+    pub(super) fn start_stand_ins(&mut self) -> anyhow::Result<()> {
         let (ports, uid) = (self.ports, self.uid);
         let place = Place { cgroup: &self.proxy_cgroup, netns: self.netns.as_fd() };
         let job = Job::start(&place, move || {
