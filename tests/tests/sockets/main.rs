@@ -8,6 +8,7 @@ mod device;
 mod dns;
 mod hammer;
 mod identity;
+mod log;
 mod odd;
 mod raw;
 mod refuse;
