@@ -80,7 +80,7 @@ impl Server {
         Ok(Self { listener, addr, board: Arc::default(), ready: Ready::default() })
     }
 
-    /// Lets `ready` wait until each mesh has its first proxy and its first view is out.
+    /// Lets `ready` wait while somebody is connected for a mesh whose first view is not out: for want of a proxy.
     #[must_use]
     pub fn with_ready(self, ready: Ready) -> Self {
         Self { ready, ..self }

@@ -30,7 +30,8 @@ struct Desk {
     wanted: Option<Arc<MeshSnapshot>>,
     published: Arc<Published>,
     wake: Option<Instant>,
-    /// Held until the first view is out.
+    ready: Ready,
+    /// Held while somebody waits for the first view.
     awaited: Option<Awaited>,
 }
 
@@ -103,14 +104,14 @@ impl Publisher {
 
 impl Desk {
     fn new(name: &str, ready: &Ready) -> Self {
-        let awaited = ready.wait_for(format!("a proxy that takes the listeners of mesh {name:?}"));
         Self {
             name: name.into(),
             order: Order::new(name),
             wanted: None,
             published: Arc::default(),
             wake: None,
-            awaited: Some(awaited),
+            ready: ready.clone(),
+            awaited: None,
         }
     }
 
@@ -124,8 +125,16 @@ impl Desk {
         }
         let (working, wanted) = self.order.progress();
         board.note(&self.name, Note { waiting: self.order.waiting(), working, wanted });
-        if self.order.is_open() {
+        self.hold_ready();
+    }
+
+    /// A mesh that nobody here serves holds nothing back.
+    fn hold_ready(&mut self) {
+        if self.order.is_open() || !self.order.has_clients() {
             self.awaited = None;
+        } else if self.awaited.is_none() {
+            let what = format!("a proxy that takes the listeners of mesh {:?}", self.name);
+            self.awaited = Some(self.ready.wait_for(what));
         }
     }
 

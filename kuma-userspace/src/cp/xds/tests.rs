@@ -1,6 +1,6 @@
 //! The server over real sockets, with clients of the test's own. Envoy itself is in tests/tests/envoy.rs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -14,9 +14,9 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::cp::snapshot::MeshSnapshot;
+use crate::cp::snapshot::{MeshSnapshot, Protocol, PublishedService};
 use crate::model::name::Hostname;
-use crate::model::view::{MeshView, Port};
+use crate::model::view::{Addresses, MeshView, Port};
 use crate::rt::DrainTrigger;
 use crate::wire::node::{Introduction, Role};
 use crate::wire::resource::ResourceType;
@@ -38,7 +38,11 @@ struct Running {
 
 impl Running {
     async fn start(snapshot: Arc<Snapshot>) -> Self {
-        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        Self::start_with(snapshot, Ready::default()).await
+    }
+
+    async fn start_with(snapshot: Arc<Snapshot>, ready: Ready) -> Self {
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap().with_ready(ready);
         let (addr, status) = (server.local_addr(), server.status());
         let (snapshots, published) = watch::channel(snapshot);
         let (trigger, drain) = Drain::pair();
@@ -157,6 +161,33 @@ async fn a_mesh_that_does_not_exist_is_waited_for() {
     assert!(waiting.contains(r#"mesh "default" does not exist"#), "{waiting}");
     running.snapshots.send_replace(empty_mesh(1, 1));
     assert_eq!(agent.view().await.ttl_secs, 1);
+}
+
+#[tokio::test]
+async fn only_a_mesh_that_somebody_waits_for_holds_readiness_back() {
+    let service = PublishedService {
+        protocol: Protocol::Tcp,
+        hostnames: BTreeSet::from([Hostname::parse("redis.mesh").unwrap()]),
+        vips: Addresses { v4: Some([240, 0, 0, 1].into()), v6: None },
+        ports: BTreeSet::from([Port::new(80)]),
+        endpoints: BTreeSet::new(),
+    };
+    let mut snapshot = (*empty_mesh(1, 16)).clone();
+    let mut other = snapshot.meshes["default"].clone();
+    other.services.insert("redis".into(), service);
+    snapshot.meshes.insert("other".into(), other);
+    let ready = Ready::default();
+    let running = Running::start_with(Arc::new(snapshot), ready.clone()).await;
+    running.agent("agent", "default").await.view().await;
+    assert!(ready.awaited().is_empty(), "{:?}", ready.awaited());
+
+    let _agent = running.agent("agent", "other").await;
+    let held = async {
+        while ready.awaited() != [r#"a proxy that takes the listeners of mesh "other""#] {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(ANSWER_LIMIT, held).await.unwrap();
 }
 
 #[tokio::test]

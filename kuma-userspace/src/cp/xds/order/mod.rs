@@ -241,6 +241,11 @@ impl Order {
         (working, self.targets.len())
     }
 
+    /// Is anybody connected?
+    pub(super) fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
     /// Do agents have a first view?
     pub(super) fn is_open(&self) -> bool {
         self.view.is_some()
