@@ -301,3 +301,25 @@ fn an_agent_that_cannot_apply_a_view_is_shown_with_its_reason_and_holds_nobody_b
         envoy.stop().await
     });
 }
+
+#[test]
+fn while_somebody_else_has_envoys_port_nothing_is_published_and_the_listener_is_named() {
+    in_own_netns(|| async {
+        let control_plane = ControlPlane::start(0, mesh(1, [service(1, Protocol::Http, ENDPOINT)])).await?;
+        let agent = Agent::start(control_plane.addr, "agent");
+        let envoy = Envoy::start(control_plane.addr, "proxy", 15001, 9901, anywhere())?;
+        // Our own look at the port came too early to see it.
+        let _taken = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 15001))?;
+        eventually(10, "the refusal", || async {
+            let waiting = control_plane.waiting();
+            ensure!(
+                waiting == [r#"proxy "proxy" refuses outbound:original-destination:ipv4"#],
+                "{waiting:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        ensure!(agent.routes().is_none(), "a name that leads nowhere is not told");
+        envoy.stop().await
+    });
+}

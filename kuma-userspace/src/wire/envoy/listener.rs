@@ -43,6 +43,11 @@ pub fn listener_name(route: Route) -> String {
     format!("outbound:{}", SocketAddr::new(route.vip, route.port.get()))
 }
 
+/// The name of the listener with a socket that connections to VIPs of this family come in by.
+pub fn entrance_name(vip: IpAddr) -> String {
+    format!("outbound:original-destination:{}", if vip.is_ipv4() { "ipv4" } else { "ipv6" })
+}
+
 /// The listener of a VIP and port: its connections go to the cluster of `service`.
 pub fn outbound(route: Route, service: &str, codec: Codec) -> Resource {
     let filter = match codec {
@@ -64,8 +69,8 @@ pub fn outbound(route: Route, service: &str, codec: Codec) -> Resource {
 /// The two listeners with a socket, one per family. A connection whose destination has no listener matches no filter
 /// chain: Envoy closes it and counts it in `listener.<address>.no_filter_chain_match`.
 pub fn original_destination(port: Port) -> [Resource; 2] {
-    let listener = |family: &str, ip: IpAddr| {
-        let name = format!("outbound:original-destination:{family}");
+    let listener = |ip: IpAddr| {
+        let name = entrance_name(ip);
         let nobody = CidrRange { address_prefix: NOBODY.into(), prefix_len: number(32) };
         let nobody = FilterChainMatch { prefix_ranges: vec![nobody], ..FilterChainMatch::default() };
         let chain =
@@ -81,7 +86,7 @@ pub fn original_destination(port: Port) -> [Resource; 2] {
         };
         Resource::encode(name, &listener)
     };
-    [listener("ipv4", Ipv4Addr::UNSPECIFIED.into()), listener("ipv6", Ipv6Addr::UNSPECIFIED.into())]
+    [listener(Ipv4Addr::UNSPECIFIED.into()), listener(Ipv6Addr::UNSPECIFIED.into())]
 }
 
 /// The listener takes every loopback address (each IPv4 VIP has one) and must not be reached from outside. Binding a

@@ -7,7 +7,7 @@ mod listener;
 
 pub use bootstrap::Bootstrap;
 pub use cluster::{cluster, endpoints};
-pub use listener::{listener_name, original_destination, outbound};
+pub use listener::{entrance_name, listener_name, original_destination, outbound};
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use super::{AGENT_LIMIT, Action, Line, Order, Stage, Step, TTLS};
 use crate::cp::xds::clients::{Client, ClientId};
 use crate::cp::xds::targets::Target;
 use crate::model::view::Route;
-use crate::wire::envoy::listener_name;
+use crate::wire::envoy::{entrance_name, listener_name};
 use crate::wire::node::Role;
 use crate::wire::resource::ResourceType;
 
@@ -202,8 +202,7 @@ impl Order {
         let cluster = self.clusters.get(&line.target.service).map_or(0, |cluster| cluster.generation);
         let (mut one, mut late) = (false, Vec::new());
         for proxy in self.proxies() {
-            if proxy.refuses(ResourceType::Listener, &listener_name(route))
-                || proxy.refuses(ResourceType::Cluster, &line.target.service)
+            if refused_by(proxy, route, &line.target).is_some() || entrance_refused_by(proxy, route).is_some()
             {
                 return false;
             }
@@ -231,4 +230,16 @@ impl Order {
             step.actions.push(Action::Overdue { client, kind });
         }
     }
+}
+
+/// What the proxy refuses of that which `route` alone needs.
+pub(super) fn refused_by(proxy: &Client, route: Route, target: &Target) -> Option<String> {
+    let listener = Some(listener_name(route)).filter(|name| proxy.refuses(ResourceType::Listener, name));
+    let cluster = || Some(&target.service).filter(|name| proxy.refuses(ResourceType::Cluster, name)).cloned();
+    listener.or_else(cluster)
+}
+
+/// The listener with a socket, if the proxy refuses it: its port is taken, or the machine lacks the family.
+pub(super) fn entrance_refused_by(proxy: &Client, route: Route) -> Option<String> {
+    Some(entrance_name(route.vip)).filter(|name| proxy.refuses(ResourceType::Listener, name))
 }

@@ -8,18 +8,20 @@
 mod lines;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::lines::{entrance_refused_by, refused_by};
 use super::clients::{Client, ClientId};
 use super::per_type::PerType;
 use super::targets::{self, Target};
 use crate::cp::snapshot::MeshSnapshot;
 use crate::model::view::{MeshView, Route};
-use crate::wire::envoy::{Codec, listener_name};
+use crate::wire::envoy::Codec;
 use crate::wire::node::Role;
 use crate::wire::resource::ResourceType;
 
@@ -197,12 +199,8 @@ impl Order {
         if self.wanted.is_none() {
             return vec![format!("mesh {:?} does not exist", self.name)];
         }
-        let pending: Vec<&Route> = self
-            .lines
-            .iter()
-            .filter(|(_, line)| line.stage.is_before_works())
-            .map(|(route, _)| route)
-            .collect();
+        let pending: Vec<(&Route, &Line)> =
+            self.lines.iter().filter(|(_, line)| line.stage.is_before_works()).collect();
         let mut waiting = Vec::new();
         if let Some(reason) = &self.refused {
             waiting.push(format!("the mesh cannot be published: {reason}"));
@@ -210,27 +208,23 @@ impl Order {
         if pending.is_empty() {
             return waiting;
         }
+        let count = pending.len();
         if self.proxies().next().is_none() {
-            let count = pending.len();
             waiting.push(format!(
                 "waiting for a proxy: none is connected, listeners that wait for one: {count}"
             ));
-            return waiting;
         }
         for proxy in self.proxies() {
-            let refused = pending
-                .iter()
-                .filter(|route| proxy.refuses(ResourceType::Listener, &listener_name(***route)));
-            let refused: Vec<String> = refused.map(|route| listener_name(**route)).collect();
-            if refused.is_empty() {
-                let count = pending.len();
-                waiting.push(format!(
-                    "waiting for proxy {:?}, listeners that it has not taken: {count}",
-                    proxy.node
-                ));
+            let refused = pending.iter().filter_map(|(route, line)| {
+                entrance_refused_by(proxy, **route).or_else(|| refused_by(proxy, **route, &line.target))
+            });
+            let refused: BTreeSet<String> = refused.collect();
+            let node = &proxy.node;
+            waiting.push(if refused.is_empty() {
+                format!("waiting for proxy {node:?}, listeners that it has not taken: {count}")
             } else {
-                waiting.push(format!("proxy {:?} refuses {}", proxy.node, refused.join(", ")));
-            }
+                format!("proxy {node:?} refuses {}", refused.into_iter().collect::<Vec<_>>().join(", "))
+            });
         }
         waiting
     }
@@ -303,63 +297,6 @@ impl Order {
             self.clusters.remove(&service);
             self.emit(step, ResourceType::Cluster, Action::DropCluster { service: service.clone() });
             self.emit(step, ResourceType::Endpoints, Action::DropEndpoints { service });
-        }
-    }
-
-    /// Gives agents a new view when what works has changed. The first one waits until everything has had its chance:
-    /// an agent that comes from an earlier control plane would take a part for the whole.
-    fn publish(&mut self, step: &mut Step, mesh: &MeshSnapshot, now: Instant) {
-        if self.view.is_none() && self.lines.iter().any(|(route, line)| self.holds_back(*route, line)) {
-            return;
-        }
-        let working =
-            self.lines.iter().filter(|(_, line)| line.stage == Stage::Works).map(|(route, _)| *route);
-        match targets::view(&self.name, mesh, working.collect()) {
-            Ok(view) if self.view.as_ref() == Some(&view) => self.refused = None,
-            Ok(view) => {
-                self.refused = None;
-                let first = self.view.is_none();
-                self.view = Some(view.clone());
-                let generation = self.emit(step, ResourceType::MeshView, Action::PublishView(view));
-                step.wake_at(now + AGENT_LIMIT);
-                if first {
-                    self.strangers = Strangers::LeftView { since: now, generation };
-                }
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                if self.refused.as_ref() != Some(&reason) {
-                    step.actions.push(Action::Refuse { reason: reason.clone() });
-                }
-                self.refused = Some(reason);
-            }
-        }
-    }
-
-    fn holds_back(&self, route: Route, line: &Line) -> bool {
-        let refused = |proxy: &Client| {
-            proxy.refuses(ResourceType::Listener, &listener_name(route))
-                || proxy.refuses(ResourceType::Cluster, &line.target.service)
-        };
-        line.stage.is_before_works() && !self.proxies().any(refused)
-    }
-
-    fn advance_strangers(&mut self, step: &mut Step, now: Instant) {
-        match self.strangers {
-            Strangers::Unknown | Strangers::Released => {}
-            Strangers::LeftView { since, generation } => {
-                let views = (ResourceType::MeshView, generation);
-                if self.acknowledged(step, Role::Agent, views, since + AGENT_LIMIT, now) {
-                    let until = now + self.rest();
-                    step.wake_at(until);
-                    self.strangers = Strangers::Rest { until };
-                }
-            }
-            Strangers::Rest { until } if now >= until => {
-                self.strangers = Strangers::Released;
-                step.actions.push(Action::ReleaseStrangers);
-            }
-            Strangers::Rest { until } => step.wake_at(until),
         }
     }
 }

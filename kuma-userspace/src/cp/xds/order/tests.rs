@@ -265,6 +265,36 @@ fn a_refused_listener_does_not_hold_the_first_view_back() {
 }
 
 #[test]
+fn while_envoy_cannot_take_its_port_nothing_is_published() {
+    let mut table = Table::new();
+    table.want(&[("a", 1, 1)]);
+    table.connect(1, Role::Proxy);
+    table.ack(1, &[ResourceType::Cluster]);
+    table.refuse(1, "outbound:original-destination:ipv4");
+    assert_eq!(table.after(PROXY_LIMIT * 2), NOTHING);
+    assert_eq!(table.order.waiting(), [r#"proxy "node-1" refuses outbound:original-destination:ipv4"#]);
+}
+
+#[test]
+fn a_machine_without_ipv6_gets_its_ipv4_names() {
+    let mut table = Table::settled(&[]);
+    let mut mesh = (**table.order.wanted.as_ref().unwrap()).clone();
+    mesh.ranges.push("fd00:fd00::/64".parse().unwrap());
+    let service = PublishedService {
+        protocol: Protocol::Tcp,
+        hostnames: BTreeSet::from([Hostname::parse("a.mesh").unwrap()]),
+        vips: Addresses { v4: Some([240, 0, 0, 1].into()), v6: Some("fd00:fd00::1".parse().unwrap()) },
+        ports: BTreeSet::from([Port::new(80)]),
+        endpoints: BTreeSet::new(),
+    };
+    mesh.services.insert("a".into(), service);
+    table.step(Event::Wanted(Some(Arc::new(mesh))));
+    table.ack(1, &[ResourceType::Cluster]);
+    table.refuse(1, "outbound:original-destination:ipv6");
+    assert_eq!(table.after(SETTLE), ["view a.mesh [1]"]);
+}
+
+#[test]
 fn an_agent_that_does_not_answer_delays_a_removal_only_so_long() {
     let mut table = Table::settled(&[("a", 1, 1)]);
     assert_eq!(table.want(&[]), ["view  []"]);
