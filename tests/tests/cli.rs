@@ -102,6 +102,12 @@ fn an_error_is_one_block_without_rust_in_it() {
     for noise in ["Error {", "Os {", "Some(", "panicked", "RUST_BACKTRACE", "\x1b"] {
         assert!(!said.contains(noise), "{noise:?} in {said}");
     }
+    let json = run(&["--log-format", "json", "up", "-f", "/no/such/mesh.yaml"]);
+    let event: serde_json::Value = serde_json::from_str(&err(&json)).unwrap();
+    assert!(
+        event["message"].as_str().is_some_and(|message| message.contains("/no/such/mesh.yaml")),
+        "{event}"
+    );
     let colored = run(&["--color", "always", "up", "-f", "/no/such/mesh.yaml"]);
     assert!(err(&colored).contains("\x1b["), "colour when it is asked for");
 }

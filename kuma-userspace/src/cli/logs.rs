@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -15,9 +15,9 @@ use super::outcome::{Code, Failure, OrExit};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs and colour")]
 pub(super) struct Logs {
-    /// error, warn, info, debug, trace or off; or per module: `info,kuma_dns::dns=trace`.
-    #[arg(long, global = true, value_name = "LEVEL|FILTERS", env = "KUMA_DNS_LOG", default_value = "info")]
-    log: String,
+    /// error, warn, info, debug, trace or off; or per module: `info,kuma_dns::dns=trace` [default: info for `up`, else warn].
+    #[arg(long, global = true, value_name = "LEVEL|FILTERS", env = "KUMA_DNS_LOG")]
+    log: Option<String>,
     /// `json` prints one object a line, for log collectors.
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,
@@ -58,13 +58,14 @@ impl Logs {
         .write_global();
     }
 
-    /// Starts the subscriber.
-    pub(super) fn start(&self) -> Result<(), Failure> {
-        let filter = Targets::from_str(&self.log)
+    /// Starts the subscriber; `level` is what was not said otherwise.
+    pub(super) fn start(&self, level: LevelFilter) -> Result<(), Failure> {
+        let said = self.log.clone().unwrap_or_else(|| level.to_string());
+        let filter = Targets::from_str(&said)
             .map_err(|error| {
                 anyhow::anyhow!(
                     "--log {:?}: {error}; for example `debug` or `info,kuma_dns::dns=trace`",
-                    self.log
+                    said
                 )
             })
             .or_exit(Code::BadInput)?;

@@ -19,6 +19,7 @@ mod vips;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
 
 use outcome::Outcome;
 use paths::Paths;
@@ -73,15 +74,13 @@ pub fn main() -> ExitCode {
         Err(error) => return outcome::usage(&error),
     };
     cli.logs.choose_color();
-    match cli.run() {
-        Ok(code) => code,
-        Err(failure) => failure.report(),
-    }
+    let format = cli.logs.format();
+    cli.run().unwrap_or_else(|failure| failure.report(format))
 }
 
 impl Cli {
     fn run(self) -> Outcome {
-        self.logs.start()?;
+        self.logs.start(self.command.level())?;
         match self.command {
             Command::Up(args) => up::run(args, self.paths, self.logs.format()),
             Command::Exec(args) => exec::run(args.config(self.paths)),
@@ -89,6 +88,16 @@ impl Cli {
             Command::Vips(args) => vips::run(&args.config(self.paths)),
             Command::Cleanup(args) => cleanup::run(&args.config(self.paths)),
             Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+impl Command {
+    /// What runs for long tells what it does; what answers and ends says only what is odd.
+    fn level(&self) -> LevelFilter {
+        match self {
+            Self::Up(_) => LevelFilter::INFO,
+            _ => LevelFilter::WARN,
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use super::logs::Format;
+
 /// What a subcommand returns.
 pub(super) type Outcome = Result<ExitCode, Failure>;
 
@@ -64,9 +66,12 @@ impl Failure {
         &self.error
     }
 
-    /// Prints the error to stderr and gives the exit code.
-    pub(super) fn report(&self) -> ExitCode {
-        anstream::eprint!("{}", render(&self.error));
+    /// Prints the error to stderr, as a block for people or as one event for log collectors, and gives the exit code.
+    pub(super) fn report(&self, format: Format) -> ExitCode {
+        match format {
+            Format::Text => anstream::eprint!("{}", render(&self.error)),
+            Format::Json => tracing::error!("{:#}", self.error),
+        }
         self.code.into()
     }
 }

@@ -72,7 +72,7 @@ impl Builder {
         let (server, netns, outside) = (Backends::new()?, Netns::new()?, Netns::new()?);
         let nameserver = connect(&netns, &outside, &server)?;
         let mut world = World {
-            instance: self.name.unwrap_or_else(|| format!("t{}-{number}", std::process::id())),
+            instance: self.name.unwrap_or_else(|| format!("w{}-{number}", std::process::id())),
             args,
             mesh: self.mesh,
             up: None,
