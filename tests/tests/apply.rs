@@ -1,4 +1,4 @@
-//! A view reaches kernel and resolver in the order that never shows a name without a route (invariant 1), whatever the
+//! A view reaches kernel and resolver in the one right order. No name ever shows without a route (invariant 1), whatever the
 //! sequence of views, whatever the kernel refuses, and whatever a killed agent left behind.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -87,14 +87,15 @@ impl Nameserver {
         Ok(leg)
     }
 
-    /// Closes the sockets that nobody used since the last call.
+    /// Lets go of the sockets that nobody used since the last call, and of those that have served enough.
     pub(super) fn sweep(&self) {
         self.legs.borrow_mut().retain(|leg| {
             let used = leg.used.replace(false) || !leg.waiting.borrow().is_empty();
-            if !used {
+            let keep = used && leg.takes_more();
+            if !keep {
                 leg.retire();
             }
-            used && leg.takes_more()
+            keep
         });
     }
 }

@@ -1,4 +1,5 @@
 //! DNS over TCP (RFC 7766): several queries per connection, answers as they come, mesh names never behind forwarded ones.
+//! A zone transfer is many messages of one server; it is refused, as stub resolvers do.
 //! Keeps: connections, queries per connection and every wait have a limit. Called by server.
 
 use std::io;
@@ -19,7 +20,7 @@ use tracing::{debug, warn};
 
 use super::answer::{self, ROOM_BYTES};
 use super::counters::Event;
-use super::question::Question;
+use super::question::{Question, qtype, rcode};
 use super::server::Shared;
 use super::upstream::Forwarder;
 use super::zone::Outcome;
@@ -116,6 +117,12 @@ impl Acceptor {
         let counters = &self.shared.counters;
         match self.shared.zone.load().answer(&mut query.octets[LENGTH_BYTES..], query.bytes) {
             Outcome::Answered(answered) => {
+                counters.mesh_answer(answered.qtype, answered.rcode);
+                Reply::Now(query.cut(answered.bytes))
+            }
+            Outcome::NotOurs(question) if matches!(question.qtype, qtype::AXFR | qtype::IXFR) => {
+                let answered =
+                    answer::status(&mut query.octets[LENGTH_BYTES..], &question, None, rcode::REFUSED);
                 counters.mesh_answer(answered.qtype, answered.rcode);
                 Reply::Now(query.cut(answered.bytes))
             }

@@ -76,3 +76,15 @@ fn hundreds_of_tcp_clients_are_served_at_once() {
         assert_eq!(answered_by(&receive_tcp(stream)), "240.0.0.1");
     }
 }
+
+#[test]
+fn a_zone_transfer_is_refused_and_not_cut_after_its_first_message() {
+    let resolver = resolver(&[UPSTREAM]);
+    let upstream = upstream(&resolver, UPSTREAM);
+    let mut stream = tcp(&resolver);
+    for name in ["example", REDIS] {
+        send_tcp(&mut stream, &query(9, name, RecordType::AXFR));
+        assert_eq!(receive_tcp(&mut stream).metadata.response_code, ResponseCode::Refused, "{name}");
+    }
+    assert!(upstream.exchanges().is_empty());
+}

@@ -47,7 +47,9 @@ pub(super) enum Order {
 
 /// Files of tests/tests that need less than everything, or the machine for themselves.
 const FILES: &[(&str, &[Part], Privilege, Order)] = &[
-    ("dns", &[Part::Clients], Privilege::Anyone, Order::Parallel),
+    ("apply", &[], Privilege::Anyone, Order::Parallel),
+    ("dns_allocations", &[], Privilege::Anyone, Order::Parallel),
+    ("dns", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("envoy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("proxy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("sockets", &[Part::Bpf], Privilege::Root, Order::Parallel),
