@@ -39,7 +39,7 @@ impl Datapath for Kernel {
         }
         self.maps.insert_pod(pod, mark)?;
         transaction.commit();
-        match self.proxies.assign(proxy.id, pod.netns) {
+        match self.proxies.assign(proxy.id, &proxy.path, pod.netns) {
             Some(idle) => proxies::detach(&self.pins, idle).map_err(failed),
             None => Ok(()),
         }

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -97,8 +98,8 @@ pub fn cookie_of(netns: BorrowedFd<'_>) -> Result<NetnsCookie, NetnsError> {
 /// # Errors
 /// The kernel has no way to tell.
 pub fn cookie_of_current() -> Result<NetnsCookie, NetnsError> {
-    let socket =
-        std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_no_v4| std::net::UdpSocket::bind("[::]:0"));
+    // Any address: loopback may be down.
+    let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_no_v4| UdpSocket::bind("[::]:0"));
     let socket = socket.map_err(NetnsError::Cookie)?;
     match socket_u64(socket.as_fd(), libc::SO_NETNS_COOKIE) {
         Ok(cookie) => Ok(NetnsCookie(cookie)),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::kernel::error::KernelError;
 use crate::kernel::hooks::{Hook, Place};
@@ -13,14 +13,23 @@ use crate::model::datapath::NetnsCookie;
 
 /// Which pods each proxy cgroup serves, by cgroup id.
 #[derive(Debug, Default)]
-pub(super) struct Proxies(BTreeMap<u64, BTreeSet<NetnsCookie>>);
+pub(super) struct Proxies(BTreeMap<u64, Served>);
+
+/// One proxy's cgroup: where it was when its first pod came, and its pods.
+#[derive(Debug)]
+struct Served {
+    path: PathBuf,
+    pods: BTreeSet<NetnsCookie>,
+}
 
 impl Proxies {
     /// Remembers that this proxy serves this pod, and returns the proxy that served it before and now serves nobody.
-    pub(super) fn assign(&mut self, cgroup: u64, pod: NetnsCookie) -> Option<u64> {
+    pub(super) fn assign(&mut self, cgroup: u64, path: &Path, pod: NetnsCookie) -> Option<u64> {
         let left = self.owner(pod).filter(|before| *before != cgroup);
         let idle = left.and_then(|before| self.leave(before, pod));
-        self.0.entry(cgroup).or_default().insert(pod);
+        let served =
+            self.0.entry(cgroup).or_insert_with(|| Served { path: path.into(), pods: BTreeSet::new() });
+        served.pods.insert(pod);
         idle
     }
 
@@ -34,18 +43,21 @@ impl Proxies {
         self.0.contains_key(&cgroup)
     }
 
-    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
-        self.0.keys().copied()
+    /// Every proxy cgroup that is still there, opened. One that was removed waits for its pods to be enrolled again.
+    pub(super) fn living(&self) -> Vec<Target> {
+        let open =
+            |(id, served): (&u64, &Served)| Target::open(&served.path).ok().filter(|target| target.id == *id);
+        self.0.iter().filter_map(open).collect()
     }
 
     fn owner(&self, pod: NetnsCookie) -> Option<u64> {
-        self.0.iter().find(|(_cgroup, pods)| pods.contains(&pod)).map(|(cgroup, _pods)| *cgroup)
+        self.0.iter().find(|(_cgroup, served)| served.pods.contains(&pod)).map(|(cgroup, _served)| *cgroup)
     }
 
     fn leave(&mut self, cgroup: u64, pod: NetnsCookie) -> Option<u64> {
-        let pods = self.0.get_mut(&cgroup)?;
-        pods.remove(&pod);
-        if !pods.is_empty() {
+        let served = self.0.get_mut(&cgroup)?;
+        served.pods.remove(&pod);
+        if !served.pods.is_empty() {
             return None;
         }
         self.0.remove(&cgroup);
@@ -110,12 +122,14 @@ mod tests {
     fn a_proxy_is_left_when_its_last_pod_goes() {
         let mut proxies = Proxies::default();
         let (first, second) = (NetnsCookie(1), NetnsCookie(2));
-        assert_eq!(
-            [proxies.assign(10, first), proxies.assign(10, second), proxies.assign(10, first)],
-            [None; 3]
-        );
+        let mut assign = |cgroup, pod| proxies.assign(cgroup, Path::new("/cg"), pod);
+        assert_eq!([assign(10, first), assign(10, second), assign(10, first)], [None; 3]);
         assert_eq!(proxies.remove(first), None);
-        assert_eq!(proxies.assign(11, second), Some(10), "a pod that moves leaves its old proxy");
+        assert_eq!(
+            proxies.assign(11, Path::new("/cg"), second),
+            Some(10),
+            "a pod that moves leaves its old proxy"
+        );
         assert_eq!(proxies.remove(second), Some(11));
         assert_eq!(proxies.remove(second), None);
     }

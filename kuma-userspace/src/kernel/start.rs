@@ -123,13 +123,8 @@ fn swap(
     let maps = open_maps(config, &mut loaded)?;
     let proxies = recover_proxies(&maps, workloads)?;
     let mut transaction = Transaction::default();
-    let root = cgroup::find_cgroup2()?;
-    for id in proxies.ids() {
-        let Some(path) = cgroup::find_by_id(&root, id) else {
-            warn!(cgroup = id, "a proxy's cgroup was removed, its pods wait for a new one");
-            continue;
-        };
-        proxies::attach(&mut transaction, pins, &loaded.programs, &Target::open(&path)?, &workloads.path)?;
+    for proxy in proxies.living() {
+        proxies::attach(&mut transaction, pins, &loaded.programs, &proxy, &workloads.path)?;
     }
     attach_workloads(&mut transaction, pins, &loaded.programs, workloads)?;
     for name in resized {
@@ -184,10 +179,16 @@ fn check_maps(config: &KernelConfig, pins: &Pins) -> Result<BTreeSet<&'static st
 
 /// Which pod has which proxy, from the pinned pods. A proxy known by its uid stands for the workloads' own cgroup.
 fn recover_proxies(maps: &Maps, workloads: &Target) -> Result<Proxies, KernelError> {
+    let root = cgroup::find_cgroup2()?;
+    let mut paths = BTreeMap::from([(workloads.id, Some(workloads.path.clone()))]);
     let mut proxies = Proxies::default();
     for (netns, entry) in maps.pods()? {
-        let cgroup = if entry.proxy_cgroup == 0 { workloads.id } else { entry.proxy_cgroup };
-        proxies.assign(cgroup, netns);
+        let id = if entry.proxy_cgroup == 0 { workloads.id } else { entry.proxy_cgroup };
+        // A cgroup is found by its id in the whole tree, once.
+        match paths.entry(id).or_insert_with(|| cgroup::find_by_id(&root, id)) {
+            Some(path) => drop(proxies.assign(id, path, netns)),
+            None => warn!(netns = netns.0, "the proxy's cgroup was removed, its pod waits for a new one"),
+        }
     }
     Ok(proxies)
 }
@@ -213,9 +214,12 @@ pub(super) fn heal(kernel: &mut Kernel) -> Result<bool, KernelError> {
     let workloads = Target::open(&kernel.config.workloads_cgroup)?;
     let Kernel { pins, programs, .. } = &*kernel;
     let moved = workloads.id != kernel.workloads_id;
+    let by_uid = moved && kernel.proxies.serves(kernel.workloads_id);
+    let proxies =
+        if by_uid { recover_proxies(&kernel.maps, &workloads)?.living() } else { kernel.proxies.living() };
     let mut damaged = Vec::new();
-    for proxy in living_proxies(kernel, &workloads)? {
-        if moved || !proxies::is_intact(pins, programs, &proxy, &workloads.path)? {
+    for proxy in proxies {
+        if !proxies::is_intact(pins, programs, &proxy, &workloads.path)? {
             damaged.push(proxy);
         }
     }
@@ -235,18 +239,6 @@ pub(super) fn heal(kernel: &mut Kernel) -> Result<bool, KernelError> {
         kernel.workloads_id = workloads.id;
     }
     Ok(true)
-}
-
-/// The proxies that serve somebody and whose cgroup exists. A proxy known by its uid stands for the workloads' cgroup.
-fn living_proxies(kernel: &Kernel, workloads: &Target) -> Result<Vec<Target>, KernelError> {
-    let root = cgroup::find_cgroup2()?;
-    let place = |id| {
-        if id == kernel.workloads_id {
-            return Some(workloads.path.clone());
-        }
-        cgroup::find_by_id(&root, id)
-    };
-    kernel.proxies.ids().filter_map(place).map(|path| Target::open(&path)).collect()
 }
 
 fn is_intact(

@@ -85,13 +85,16 @@ pub struct PodStatus {
 /// Reads the status from the pins.
 pub(super) fn inspect(pins: &Pins) -> Result<KernelStatus, KernelError> {
     let programs = programs(pins)?;
-    let mut features = Features::detect();
-    features.v6_mapped =
-        u32::from(pins.exist() && !programs.iter().any(|program| program.hook == Hook::Sockops.name()));
+    let features = if pins.exist() {
+        let mapped = !programs.iter().any(|program| program.hook == Hook::Sockops.name());
+        Features { v6_mapped: u32::from(mapped), ..Features::detect() }.in_words()
+    } else {
+        Vec::new()
+    };
     Ok(KernelStatus {
         abi_version: ABI_VERSION,
         pins: pins.version().to_owned(),
-        features: if pins.exist() { features.in_words() } else { Vec::new() },
+        features,
         programs,
         maps: loader::pinned_maps().filter_map(|name| map_status(pins, name)).collect(),
         pods: pods(pins)?,

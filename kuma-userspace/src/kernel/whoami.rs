@@ -24,9 +24,10 @@ pub(super) fn cookie() -> io::Result<u64> {
     let own = cgroup::own().map_err(io::Error::other)?;
     let cgroup = File::open(own)?;
     let link = sys::link_create(&program, &cgroup, Hook::Connect4.attach_type())?;
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    // Port 9 is discard (RFC 863); connecting a datagram socket sends nothing.
-    socket.connect("127.0.0.1:9")?;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // Port 9 is discard (RFC 863); connecting a datagram socket sends nothing. The hook runs before the route is looked up,
+    // so it has run even where there is none.
+    let _routed = socket.connect("127.0.0.1:9");
     drop(link);
     let key = netns::socket_u64(socket.as_fd(), libc::SO_COOKIE)?;
     sys::map_lookup(&notes, key)?
