@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::board::{Board, Note};
+use super::clients::Client;
 use super::order::{Action, Event, Order, Step};
 use super::published::Published;
 use crate::cp::snapshot::{MeshSnapshot, Snapshot};
@@ -65,7 +66,10 @@ impl Publisher {
 
     fn take_snapshot(&mut self, snapshot: &Snapshot) {
         for name in snapshot.meshes.keys() {
-            self.desks.entry(name.clone()).or_insert_with(|| Desk::new(name, &self.ready));
+            self.desks.entry(name.clone()).or_insert_with(|| {
+                // Somebody may have been waiting for this mesh.
+                Desk::new(name, &self.ready, self.board.clients(name))
+            });
         }
         for desk in self.desks.values_mut() {
             let mesh = snapshot.meshes.get(&desk.name);
@@ -103,10 +107,13 @@ impl Publisher {
 }
 
 impl Desk {
-    fn new(name: &str, ready: &Ready) -> Self {
+    fn new(name: &str, ready: &Ready, clients: Vec<Client>) -> Self {
+        let mut order = Order::new(name);
+        // Nothing is wanted yet, so nothing follows from it.
+        order.step(Event::Clients(clients), Instant::now());
         Self {
             name: name.into(),
-            order: Order::new(name),
+            order,
             wanted: None,
             published: Arc::default(),
             wake: None,

@@ -163,6 +163,15 @@ fn a_change_of_endpoints_touches_nothing_else() {
 }
 
 #[test]
+fn a_change_of_protocol_changes_the_listener_in_place() {
+    let mut table = Table::settled(&[("a", 1, 1)]);
+    let mut mesh = (**table.order.wanted.as_ref().unwrap()).clone();
+    mesh.services.get_mut("a").unwrap().protocol = Protocol::Http;
+    assert_eq!(table.step(Event::Wanted(Some(Arc::new(mesh)))), ["listener 1 a"]);
+    assert_eq!(table.ack(1, &PROXY), NOTHING, "agents see no difference");
+}
+
+#[test]
 fn without_a_proxy_nothing_new_is_published_and_the_operator_reads_why() {
     let mut table = Table::new();
     assert_eq!(table.want(&[("a", 1, 1)]), ["cluster a", "endpoints a 1", "listener 1 a"]);
