@@ -114,6 +114,8 @@ impl Desk {
             let Ok((bytes, from)) = socket.recv_from(&mut buffer) else { continue };
             let heard = buffer[..bytes].to_vec();
             let said = script(&heard, Over::Udp, self.ip);
+            // Before the answer: who has it may look at once.
+            self.remember(Exchange { over: Over::Udp, from, heard: heard.clone(), said: said.clone() });
             if asked_name(&heard).is_some_and(|name| name.starts_with("slow")) {
                 let socket = socket.try_clone();
                 let answers = said.clone();
@@ -126,7 +128,6 @@ impl Desk {
             } else {
                 said.iter().for_each(|answer| drop(socket.send_to(answer, from)));
             }
-            self.remember(Exchange { over: Over::Udp, from, heard, said });
         }
         late.into_iter().for_each(|thread| drop(thread.join()));
     }
@@ -159,6 +160,7 @@ impl Desk {
             let mut heard = vec![0; usize::from(u16::from_be_bytes(length))];
             stream.read_exact(&mut heard)?;
             let said = script(&heard, Over::Tcp, self.ip);
+            self.remember(Exchange { over: Over::Tcp, from, heard: heard.clone(), said: said.clone() });
             if asked_name(&heard).is_some_and(|name| name.starts_with("slow")) {
                 sleep(SLOW);
             }
@@ -166,7 +168,6 @@ impl Desk {
                 let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
                 stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())?;
             }
-            self.remember(Exchange { over: Over::Tcp, from, heard, said });
         }
     }
 
