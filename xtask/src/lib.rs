@@ -67,17 +67,44 @@ pub fn read(command: &mut Command) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The first executable of this name on PATH, in the toolchain's folder or in ours.
-#[must_use]
-pub fn find_tool(name: &str) -> Option<PathBuf> {
+/// Where programs are looked for: PATH, the toolchain's folder, the administrator's, which a user's PATH may lack, and ours.
+fn folders() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     std::env::split_paths(&path)
+        .collect::<Vec<_>>()
+        .into_iter()
         .chain(cargo_home.map(|home| home.join("bin")))
-        .chain([target().join("tools/bin")])
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain([target().join("tools/bin"), target().join("envoy/bin")])
+}
+
+/// Every file of this name where programs are looked for.
+pub fn find_tools(name: &str) -> impl Iterator<Item = PathBuf> {
+    folders().map(move |folder| folder.join(name)).filter(|file| file.is_file())
+}
+
+/// The first of them.
+#[must_use]
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    find_tools(name).next()
+}
+
+/// A command by a name that is looked for where `find_tool` does, and so are the commands that it starts.
+#[must_use]
+pub fn tool(name: &str) -> Command {
+    let mut command = Command::new(find_tool(name).unwrap_or_else(|| name.into()));
+    with_our_path(&mut command);
+    command
+}
+
+/// Lets a command find what `find_tool` does.
+pub fn with_our_path(command: &mut Command) {
+    // Fails only for a folder with a colon in its name, which no PATH can hold.
+    if let Ok(path) = std::env::join_paths(folders()) {
+        command.env("PATH", path);
+    }
 }
 
 /// Does this process run as root?

@@ -65,7 +65,7 @@ enum How {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let parts = if args.parts.is_empty() { &ALL[..] } else { &args.parts };
     if args.check {
-        let missing = find(parts, &Apt::detect()?)?;
+        let missing = find(parts, &Apt::detect())?;
         show(&missing);
         if !missing.is_empty() {
             bail!("{} missing; `cargo xtask setup` installs them", missing.len());
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// # Errors
 /// Something is missing that cannot be installed here: the message lists all of it.
 pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
-    let apt = Apt::detect()?;
+    let apt = Apt::detect();
     let mut asked = false;
     let mut before = BTreeSet::new();
     for _ in 0..ROUNDS_MAX {
@@ -115,7 +115,7 @@ pub(crate) fn envoy() -> Option<PathBuf> {
 
 /// Is everything of these parts here? Used to decide whether a suite can run.
 pub(crate) fn lacks(parts: &[Part]) -> Result<Vec<String>> {
-    Ok(find(parts, &Apt::detect()?)?.into_iter().map(|m| m.what).collect())
+    Ok(find(parts, &Apt::detect())?.into_iter().map(|m| m.what).collect())
 }
 
 fn find(parts: &[Part], apt: &Apt) -> Result<Vec<Missing>> {

@@ -117,7 +117,7 @@ fn archive(kernel: &Kernel, binaries: &[(String, PathBuf)], skips: &[&str]) -> R
     archive.copy(&busybox, Path::new("/bin/busybox"))?;
     archive.copy(&busybox, Path::new("/bin/sh"))?;
     for program in PROGRAMS {
-        let from = find_program(program).with_context(|| format!("{program} is not on PATH"))?;
+        let from = find_tool(program).with_context(|| format!("{program} is not on PATH"))?;
         archive.program(&from, &Path::new("/sbin").join(program))?;
     }
     let mut inserts = String::new();
@@ -132,11 +132,6 @@ fn archive(kernel: &Kernel, binaries: &[(String, PathBuf)], skips: &[&str]) -> R
     }
     archive.file(Path::new("/init"), init(&inserts, &tests).as_bytes());
     Ok(archive.finish())
-}
-
-fn find_program(name: &str) -> Option<PathBuf> {
-    let admin = ["/usr/sbin", "/sbin"].map(|folder| Path::new(folder).join(name));
-    find_tool(name).or_else(|| admin.into_iter().find(|file| file.is_file()))
 }
 
 fn run_line(name: &str, skips: &[&str]) -> String {

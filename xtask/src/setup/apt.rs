@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::{exec, find_tool, read, target};
+use xtask::{exec, find_tool, is_root, read, target};
 
 use super::super::vm::tree::{self, Tree};
 
@@ -25,15 +25,15 @@ pub(crate) struct Apt {
 
 impl Apt {
     /// Looks whether packages can be installed here.
-    pub(crate) fn detect() -> Result<Self> {
+    pub(crate) fn detect() -> Self {
         let hindrance = if find_tool("apt-get").is_none() {
             Some("this is not Debian (no apt-get)".to_owned())
-        } else if read(Command::new("id").arg("-u"))? != "0" {
+        } else if !is_root() {
             Some("only root can install packages".to_owned())
         } else {
             None
         };
-        Ok(Self { hindrance, updated: Cell::new(false) })
+        Self { hindrance, updated: Cell::new(false) }
     }
 
     /// Why packages cannot be installed here, if so.

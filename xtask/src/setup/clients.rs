@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use xtask::find_tools;
+
 use super::{How, Missing};
 
 /// A program, the package that brings it and why it is wanted.
@@ -60,14 +62,7 @@ pub(super) fn describe(tools: &[Tool]) -> String {
 
 fn find(tool: &Tool) -> Option<PathBuf> {
     let fits = |file: &PathBuf| tool.linkage == Linkage::Any || is_static(file);
-    tool.programs.iter().flat_map(|program| places(program)).find(fits)
-}
-
-/// Every file of this name on PATH and in the folders of the administrator, which PATH may lack.
-fn places(program: &str) -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(program)).filter(|file| file.is_file()).collect()
+    tool.programs.iter().flat_map(|program| find_tools(program)).find(fits)
 }
 
 /// A program that asks for a dynamic linker names it in its first page.

@@ -3,13 +3,13 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use xtask::{cargo, ending_with_us, target};
+use xtask::{cargo, ending_with_us, with_our_path};
 
 use super::Totals;
 use super::build::Binary;
@@ -116,12 +116,8 @@ fn prepare(command: &mut Command) -> Result<()> {
     for variable in PROXY_VARIABLES {
         command.env_remove(variable).env_remove(variable.to_uppercase());
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = [target().join("envoy/bin"), target().join("tools/bin")];
-    let admin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let path = std::env::join_paths(std::env::split_paths(&path).chain(admin).chain(folders))
-        .context("PATH has a folder with a colon in its name")?;
-    command.env("PATH", path).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    with_our_path(command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     Ok(())
 }
 

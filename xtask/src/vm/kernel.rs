@@ -2,11 +2,10 @@
 //! Called by vmtest.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use xtask::{read, target};
+use xtask::{read, target, tool};
 
 use super::tree::Tree;
 
@@ -109,7 +108,7 @@ fn unpack(tree: &Tree, package: &str) -> Result<Kernel> {
     }
     merge_usr(&fresh)?;
     // Captured, because it warns of lists that it does not need here.
-    read(Command::new("depmod").arg("-b").arg(&fresh).arg(&release))?;
+    read(tool("depmod").arg("-b").arg(&fresh).arg(&release))?;
     let _ = std::fs::remove_dir_all(&place);
     std::fs::rename(&fresh, &place).with_context(|| format!("cannot keep {}", place.display()))?;
     find(&place, &release).with_context(|| format!("{package} holds no kernel image"))
@@ -137,7 +136,7 @@ impl Kernel {
     pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
         let mut files: Vec<PathBuf> = Vec::new();
         for name in names {
-            let mut command = Command::new("modprobe");
+            let mut command = tool("modprobe");
             command.args(["--show-depends", "-S", &self.release, "-d"]).arg(&self.folder).arg(name);
             let lines = read(&mut command)?;
             let inserts = lines.lines().filter_map(|line| line.strip_prefix("insmod "));

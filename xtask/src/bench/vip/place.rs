@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ending_with_us;
+use xtask::{ending_with_us, with_our_path};
 
 /// Above every ordinary process, below the kernel's own threads.
 const PRIORITY: &str = "10";
@@ -49,6 +49,7 @@ impl Cpu {
 /// A command inside a network namespace, for setting it up.
 pub(super) fn inside(netns: &Path, program: &str) -> Command {
     let mut command = ending_with_us("nsenter");
+    with_our_path(&mut command);
     command.arg(format!("--net={}", netns.display())).arg("--").arg(program);
     command
 }
