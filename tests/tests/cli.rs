@@ -113,6 +113,16 @@ fn an_error_is_one_block_without_rust_in_it() {
 }
 
 #[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    for args in [&["completions", "bash"][..], &["--help"], &["status", "-o", "json"]] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\" | true", "sh"]).arg(binaries::kuma_dns().unwrap()).args(args);
+        let said = err(&command.output().unwrap());
+        assert!(!said.contains("panicked"), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn cleanup_of_an_instance_that_never_was_is_done_at_once() {
     let output = run(&["cleanup"]);
     assert!(output.status.success(), "{}", err(&output));

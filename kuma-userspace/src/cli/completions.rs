@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use super::Cli;
 use super::outcome::Outcome;
+use super::table;
 
 /// Prints a shell's completion script.
 #[derive(clap::Args, Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    clap_complete::generate(args.shell, &mut Cli::command(), "kuma-dns", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "kuma-dns", &mut script);
+    table::print(&String::from_utf8_lossy(&script));
     Ok(std::process::ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use super::logs::Format;
+use super::table;
 
 /// What a subcommand returns.
 pub(super) type Outcome = Result<ExitCode, Failure>;
@@ -69,7 +70,7 @@ impl Failure {
     /// Prints the error to stderr, as a block for people or as one event for log collectors, and gives the exit code.
     pub(super) fn report(&self, format: Format) -> ExitCode {
         match format {
-            Format::Text => anstream::eprint!("{}", render(&self.error)),
+            Format::Text => table::tell(&render(&self.error)),
             Format::Json => tracing::error!("{:#}", self.error),
         }
         self.code.into()

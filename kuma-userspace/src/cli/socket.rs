@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use serde::de::DeserializeOwned;
 
 use crate::model::instance::Instance;
@@ -14,6 +16,7 @@ use crate::wire::local::{Answer, Enrolment, Request, Status, Vip};
 use super::duration;
 use super::outcome::{Code, Failure};
 use super::paths::Paths;
+use super::table;
 
 /// How long one answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -36,6 +39,8 @@ pub(super) enum SocketError {
     Io { socket: PathBuf, source: std::io::Error },
     #[error("the agent on {} answered in another language: is it of another version?", socket.display())]
     Language { socket: PathBuf, source: serde_json::Error },
+    #[error("the agent on {} runs in another pid namespace: end it there first", socket.display())]
+    Elsewhere { socket: PathBuf },
     #[error("the agent refused: {0}")]
     Refused(String),
     #[error("not ready after {}: waiting for {}", duration::human(*waited), list(awaited))]
@@ -47,7 +52,10 @@ impl From<SocketError> for Failure {
         let code = match error {
             SocketError::NotRunning { .. } | SocketError::NotReady { .. } => Code::NotReady,
             SocketError::NotAllowed { .. } => Code::NotSupported,
-            SocketError::Io { .. } | SocketError::Language { .. } | SocketError::Refused(_) => Code::Failed,
+            SocketError::Io { .. }
+            | SocketError::Language { .. }
+            | SocketError::Elsewhere { .. }
+            | SocketError::Refused(_) => Code::Failed,
         };
         Self::new(code, error.into())
     }
@@ -85,7 +93,7 @@ pub(super) fn enrolment(paths: &Paths, await_ready: bool, wait: Duration) -> Res
         }
         if !told && begin.elapsed() >= PATIENCE {
             told = true;
-            anstream::eprintln!("kuma-dns: still waiting, at most {}: {last}", duration::human(wait));
+            table::tell(&format!("kuma-dns: still waiting, at most {}: {last}", duration::human(wait)));
         }
         std::thread::sleep(POLL);
     }
@@ -103,9 +111,13 @@ pub(super) fn running_pid(socket: &Path) -> Result<Option<u32>, SocketError> {
         }
         Err(source) => return Err(SocketError::Io { socket: socket.into(), source }),
     };
-    let peer = rustix::net::sockopt::socket_peercred(&stream)
+    let peer = getsockopt(&stream, PeerCredentials)
         .map_err(|errno| SocketError::Io { socket: socket.into(), source: errno.into() })?;
-    Ok(u32::try_from(peer.pid.as_raw_nonzero().get()).ok())
+    // 0: a process that has no id here (pid_namespaces(7)).
+    match u32::try_from(peer.pid()) {
+        Ok(pid @ 1..) => Ok(Some(pid)),
+        _ => Err(SocketError::Elsewhere { socket: socket.into() }),
+    }
 }
 
 /// One request, one answer.

@@ -1,5 +1,5 @@
-//! What commands print to stdout: tables for people, JSON for programs. Keeps: a reader that goes away early
-//! (`| head`) is no failure. Called by status, vips and cleanup.
+//! What commands print: tables for people and JSON for programs on stdout, what is told beside on stderr. Keeps: a reader
+//! that goes away early (`| head`) is no failure. Called by every subcommand.
 
 use std::io::Write;
 
@@ -30,6 +30,11 @@ pub(super) fn plain(header: &[&str]) -> Table {
 pub(super) fn print(text: &str) {
     // Only a closed pipe can refuse this, and then nobody reads.
     let _ = writeln!(anstream::stdout(), "{}", text.trim_end());
+}
+
+/// Tells a person something on stderr; nobody there to read it is no failure either.
+pub(super) fn tell(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
 }
 
 /// Prints one JSON document.

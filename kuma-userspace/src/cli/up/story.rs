@@ -11,7 +11,7 @@ use tracing::info;
 use crate::cli::duration::human;
 use crate::cli::logs::Format;
 use crate::cli::paths::Paths;
-use crate::cli::socket;
+use crate::cli::{socket, table};
 use crate::cp::Summary;
 use crate::rt::Drain;
 use crate::wire::local::{Status, Vip};
@@ -97,7 +97,7 @@ impl Story {
             Format::Json => {
                 info!(instance = %status.instance, took_ms = took.as_millis(), names = vips.len(), "ready")
             }
-            Format::Text => anstream::eprint!("{}", self.text(status, vips, took)),
+            Format::Text => table::tell(&self.text(status, vips, took)),
         }
     }
 
