@@ -23,6 +23,8 @@ pub const PODS_CAPACITY: u32 = 4_096;
 pub const VIPS_CAPACITY: u32 = 262_144;
 /// Connections to IPv6 VIPs between SYN and ACCEPT; entries live microseconds.
 pub const TUPLES_CAPACITY: u32 = 65_536;
+/// Room of `COUNTERS`: more than there are reasons, so that a new one does not change the map.
+pub const COUNTERS_CAPACITY: u32 = 64;
 /// VIP ranges of one family that a node can serve at once.
 pub const RANGES_PER_FAMILY: usize = 4;
 /// Nameservers that one unconnected UDP socket can ask at once; each has its own port of the resolver.
@@ -34,6 +36,8 @@ pub const INDEXED_BASE: u32 = 0x7f40_0000;
 pub const INDEXED_MASK: u32 = 0x003f_ffff;
 /// How many indexes there are. Index 0 is never given, so that 127.64.0.0 stays unused.
 pub const INDEXES: u32 = INDEXED_MASK + 1;
+
+const _: () = assert!(crate::verdict::Reason::COUNT <= COUNTERS_CAPACITY);
 
 /// An enrolled workload: all sockets of one network namespace. Key: the namespace's cookie (`u64`).
 #[repr(C)]

@@ -116,6 +116,13 @@ impl Port {
         self.0
     }
 
+    /// The 32-bit word of two 16-bit fields side by side: `first`, then this port.
+    #[inline(always)]
+    pub const fn after(self, first: [u8; 2]) -> u32 {
+        let ([a, b], [c, d]) = (first, self.0.to_ne_bytes());
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
     /// The port as humans write it.
     #[inline(always)]
     pub const fn get(self) -> u16 {
@@ -173,6 +180,7 @@ mod tests {
     #[test]
     fn ports_compare_as_numbers_and_lie_in_network_order() {
         assert_eq!(Port::new(53).to_be().to_ne_bytes(), [0, 53]);
+        assert_eq!(Port::new(53).after([7, 8]).to_ne_bytes(), [7, 8, 0, 53]);
         assert!(Port::new(256) > Port::new(255));
     }
 }

@@ -61,6 +61,11 @@ impl Lookups for Look {
     }
 
     #[inline(always)]
+    fn listens(&self, resolver: Endpoint, protocol: u32) -> bool {
+        self.ctx.listens(resolver, protocol)
+    }
+
+    #[inline(always)]
     fn v6_mapped(&self) -> bool {
         setting::v6_mapped()
     }
@@ -121,7 +126,7 @@ pub(crate) fn getpeername(ctx: SockAddr) -> i32 {
 pub(crate) fn getsockname(ctx: SockAddr) -> i32 {
     let Endpoint { addr: local, .. } = ctx.endpoint();
     let Some(sock) = ctx.sock() else { return 1 };
-    let peer = sock.peer(ctx.family());
+    let peer = sock.peer(ctx.family);
     let decision = verdict::getsockname(local, peer, &Look { ctx, sock });
     if let Some(shown) = decision.verdict {
         ctx.set_addr(shown);

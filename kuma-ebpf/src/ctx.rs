@@ -10,7 +10,8 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr, bpf_sock_ops, bpf_sockopt};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_probe_read_kernel, bpf_set_retval, bpf_setsockopt, bpf_sock_ops_cb_flags_set,
+    bpf_probe_read_kernel, bpf_set_retval, bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
+    bpf_sk_release, bpf_sock_ops_cb_flags_set,
 };
 use kuma_ebpf_common::abi::setting::{NETNS_BIND, NETNS_PROBE};
 use kuma_ebpf_common::addr::{Addr, Port};
@@ -23,6 +24,8 @@ const AF_INET6: u16 = 10;
 const ECONNREFUSED: i32 = 111;
 const SOL_SOCKET: i32 = 1;
 const SO_BINDTODEVICE: i32 = 25;
+/// BPF_F_CURRENT_NETNS: that of the context's socket.
+const OWN_NETNS: u64 = u64::MAX;
 /// The index of `lo` in every namespace; a socket bound to it reaches loopback as it is.
 const LOOPBACK_IFINDEX: u32 = 1;
 
@@ -85,7 +88,7 @@ impl Sock {
     /// What it is connected to; port 0 if it is not.
     #[inline(always)]
     pub(crate) fn peer(self, family: Family) -> Endpoint {
-        let port = Port::from_be(load!(self.0, dst_port));
+        let port = self.peer_port();
         let addr = match family {
             Family::V4 => Addr::from_v4_word(load!(self.0, dst_ip4)),
             Family::V6 => load_v6!(self.0, dst_ip6),
@@ -100,7 +103,7 @@ impl Sock {
 
     /// Its own address, whichever its family is.
     #[inline(always)]
-    fn local(self) -> Addr {
+    pub(crate) fn local(self) -> Addr {
         let family = load!(self.0, family);
         let v4 = load!(self.0, src_ip4);
         let v6 = load_v6!(self.0, src_ip6);
@@ -112,18 +115,13 @@ impl Sock {
 #[derive(Clone, Copy)]
 pub(crate) struct SockAddr {
     raw: *mut bpf_sock_addr,
-    family: Family,
+    pub(crate) family: Family,
 }
 
 impl SockAddr {
     #[inline(always)]
     pub(crate) const fn new(raw: *mut bpf_sock_addr, family: Family) -> Self {
         Self { raw, family }
-    }
-
-    #[inline(always)]
-    pub(crate) fn family(self) -> Family {
-        self.family
     }
 
     #[inline(always)]
@@ -172,6 +170,35 @@ impl SockAddr {
     pub(crate) fn netns(self) -> u64 {
         // SAFETY: the program's own context.
         unsafe { bpf_get_netns_cookie(self.raw.cast()) }
+    }
+
+    /// Does a socket in this namespace receive what is sent to `at`? (To a listener, for TCP.)
+    #[inline(always)]
+    pub(crate) fn listens(self, at: Endpoint, protocol: u32) -> bool {
+        let [a, b, c, d] = at.addr.words();
+        // `struct bpf_sock_tuple`: both addresses, both ports. Port 0 of loopback asks.
+        let dport = at.port.after([0, 0]);
+        let (mut v4, mut v6) = ([d, d, dport], [a, b, c, d, a, b, c, d, dport]);
+        let (tuple, size) = if at.addr.is_v4() {
+            (v4.as_mut_ptr(), size_of_val(&v4))
+        } else {
+            (v6.as_mut_ptr(), size_of_val(&v6))
+        };
+        let (ctx, tuple, size) = (self.raw.cast(), tuple.cast(), size as u32);
+        // SAFETY: the program's own context, and a tuple that is initialised to its size.
+        let found = unsafe {
+            if protocol == TCP {
+                bpf_sk_lookup_tcp(ctx, tuple, size, OWN_NETNS, 0)
+            } else {
+                bpf_sk_lookup_udp(ctx, tuple, size, OWN_NETNS, 0)
+            }
+        };
+        if found.is_null() {
+            return false;
+        }
+        // SAFETY: the reference that the look-up took.
+        unsafe { bpf_sk_release(found.cast()) };
+        true
     }
 
     /// Frees the socket from the device that it is bound to, if its owner may: loopback is not there.
@@ -272,7 +299,6 @@ impl SockOps {
         unsafe { bpf_get_socket_cookie(self.0.cast()) }
     }
 
-    /// Asks for the callbacks `flags`.
     #[inline(always)]
     pub(crate) fn want(self, flags: u32) {
         // SAFETY: the program's own context.
@@ -334,12 +360,6 @@ impl Sockopt {
         Sock::new(load!(self.0, __bindgen_anon_1.sk))
     }
 
-    /// The address that the socket was connected to.
-    #[inline(always)]
-    pub(crate) fn local(self, sock: Sock) -> Addr {
-        sock.local()
-    }
-
     #[inline(always)]
     pub(crate) fn netns(self) -> u64 {
         // SAFETY: the program's own context.
@@ -349,48 +369,32 @@ impl Sockopt {
     /// Writes a `sockaddr_in` or `sockaddr_in6` and makes the call succeed; `false` when the buffer is too small.
     #[inline(always)]
     pub(crate) fn answer(self, answer: Answer) -> bool {
-        let start: *mut u32 = load!(self.0, __bindgen_anon_2.optval).cast();
-        let end: *mut u32 = load!(self.0, __bindgen_anon_3.optval_end).cast();
         match answer {
             Answer::V4(Endpoint { addr, port }) => {
-                // SAFETY: the bound is tested before the stores, by addition as every verifier understands it.
-                unsafe {
-                    if start.add(4) > end {
-                        return false;
-                    }
-                    start.write_volatile(head(AF_INET, port));
-                    start.add(1).write_volatile(addr.v4_word());
-                    start.add(2).write_volatile(0);
-                    start.add(3).write_volatile(0);
-                }
-                store!(16 => self.0, optlen);
+                self.put([port.after(AF_INET.to_ne_bytes()), addr.v4_word(), 0, 0])
             }
             Answer::V6(Endpoint { addr, port }) => {
                 let [a, b, c, d] = addr.words();
-                // SAFETY: as above.
-                unsafe {
-                    if start.add(7) > end {
-                        return false;
-                    }
-                    start.write_volatile(head(AF_INET6, port));
-                    start.add(1).write_volatile(0);
-                    start.add(2).write_volatile(a);
-                    start.add(3).write_volatile(b);
-                    start.add(4).write_volatile(c);
-                    start.add(5).write_volatile(d);
-                    start.add(6).write_volatile(0);
-                }
-                store!(28 => self.0, optlen);
+                self.put([port.after(AF_INET6.to_ne_bytes()), 0, a, b, c, d, 0])
             }
         }
+    }
+
+    #[inline(always)]
+    fn put<const N: usize>(self, words: [u32; N]) -> bool {
+        let start: *mut u32 = load!(self.0, __bindgen_anon_2.optval).cast();
+        let end: *mut u32 = load!(self.0, __bindgen_anon_3.optval_end).cast();
+        // SAFETY: the bound is tested before the stores, by addition as every verifier understands it.
+        unsafe {
+            if start.add(N) > end {
+                return false;
+            }
+            for (place, word) in words.into_iter().enumerate() {
+                start.add(place).write_volatile(word);
+            }
+        }
+        store!((size_of::<u32>() * N) as i32 => self.0, optlen);
         store!(0 => self.0, retval);
         true
     }
-}
-
-/// The first word of a socket address: the family in host order, the port in network order.
-#[inline(always)]
-const fn head(family: u16, port: Port) -> u32 {
-    let ([f0, f1], [p0, p1]) = (family.to_ne_bytes(), port.to_be().to_ne_bytes());
-    u32::from_ne_bytes([f0, f1, p0, p1])
 }

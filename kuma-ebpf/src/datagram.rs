@@ -14,7 +14,7 @@ pub(crate) fn sendmsg(ctx: SockAddr) -> i32 {
     let call = ctx.call();
     let Some(sock) = ctx.sock() else { return 1 };
     let on_device = sock.on_device();
-    let peer = sock.peer(ctx.family());
+    let peer = sock.peer(ctx.family);
     let decision = verdict::sendmsg(&call, peer, &Look { ctx, sock });
     let redirects = matches!(decision.verdict, Send::Redirect(_) | Send::Slot(_));
     if redirects && on_device && !(setting::sendmsg_unbind() && ctx.unbind_device()) {

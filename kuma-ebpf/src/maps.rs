@@ -14,8 +14,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use kuma_ebpf_common::abi::{
-    AcceptedEntry, OrigEntry, PODS_CAPACITY, PodEntry, Ranges, RevEntry, SlotsEntry, TUPLES_CAPACITY,
-    TupleEntry, TupleKey, VIPS_CAPACITY, VipKey,
+    AcceptedEntry, COUNTERS_CAPACITY, OrigEntry, PODS_CAPACITY, PodEntry, Ranges, RevEntry, SlotsEntry,
+    TUPLES_CAPACITY, TupleEntry, TupleKey, VIPS_CAPACITY, VipKey,
 };
 use kuma_ebpf_common::verdict::Reason;
 
@@ -45,7 +45,7 @@ static LISTENERS: InheritedStorage<u64> = InheritedStorage::new();
 #[btf_map]
 static WHOAMI: SkStorage<u64> = SkStorage::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<u64, { COUNTERS_CAPACITY as usize }> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
 static SET_RETVAL: Global<u32> = Global::new(1);

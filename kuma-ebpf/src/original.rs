@@ -79,7 +79,7 @@ pub(crate) fn getsockopt(ctx: Sockopt) -> i32 {
         return 1;
     }
     let Some(sock) = ctx.sock() else { return 1 };
-    let local = ctx.local(sock);
+    let local = sock.local();
     // Where the kernel cannot tell the namespace here, the connect hook alone keeps views apart: it refuses an
     // application's own connect to an index.
     let view =

@@ -55,9 +55,12 @@ pub fn connect(call: &Call, look: &impl Lookups) -> Decision<Connect> {
     if is_proxy(pod, look) {
         return pass(Reason::Proxy);
     }
+    let resolver = Endpoint { addr: loopback(to.addr), port: pod.dns_port };
+    if !look.listens(resolver, protocol) {
+        return pass(Reason::DnsUnserved);
+    }
     // No proxy accepts this one: the namespace stays 0, and sockops does not publish it.
     let orig = OrigEntry { netns: 0, addr: to.addr, view: pod.view, port: to.port, target: pod.dns_port };
-    let resolver = Endpoint { addr: loopback(to.addr), port: pod.dns_port };
     let reason = if protocol == TCP { Reason::DnsTcp } else { Reason::DnsConnected };
     Decision::new(Connect::Remember(resolver, orig), reason)
 }

@@ -45,8 +45,11 @@ pub fn sendmsg(call: &Call, peer: Endpoint, look: &impl Lookups) -> Decision<Sen
     {
         return Decision::new(Send::Redirect(peer), Reason::DnsSameServer);
     }
-    let first = Port::new(pod.dns_port.get().wrapping_add(1));
-    Decision::new(Send::Slot(Endpoint { addr: loopback(to.addr), port: first }), Reason::DnsSlot)
+    let first = Endpoint { addr: loopback(to.addr), port: nth(pod.dns_port, 1) };
+    if !look.listens(first, protocol) {
+        return pass(Reason::DnsUnserved);
+    }
+    Decision::new(Send::Slot(first), Reason::DnsSlot)
 }
 
 /// Gives `server` its slot: the one it has, a free one, or the next in turn. Returns the resolver's port.

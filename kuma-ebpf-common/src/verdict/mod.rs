@@ -61,6 +61,8 @@ pub trait Lookups {
     fn orig(&self) -> Option<&OrigEntry>;
     /// The nameservers that the socket has sent datagrams to.
     fn slots(&self) -> Option<&SlotsEntry>;
+    /// Does anybody listen there, in the socket's own namespace?
+    fn listens(&self, resolver: Endpoint, protocol: u32) -> bool;
     /// The setting `V6_MAPPED`.
     fn v6_mapped(&self) -> bool;
 }

@@ -64,6 +64,7 @@ reasons! {
     28 OriginalForeign "original_foreign" "SO_ORIGINAL_DST for a VIP of another view: not answered"
     29 OriginalNoRoom "original_no_room" "SO_ORIGINAL_DST with too small a buffer: not answered"
     30 ListenerMarked "listener_marked" "bind of a listener: its accepted sockets inherit their namespace"
+    31 DnsUnserved "dns_unserved" "port 53, but the resolver does not listen: left to the nameserver that was asked"
 }
 
 impl Reason {

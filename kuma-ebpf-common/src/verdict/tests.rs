@@ -34,6 +34,7 @@ struct Node {
     uid: u32,
     orig: Option<OrigEntry>,
     slots: Option<SlotsEntry>,
+    resolver: bool,
     v6_mapped: bool,
 }
 
@@ -65,6 +66,9 @@ impl Lookups for Node {
     }
     fn slots(&self) -> Option<&SlotsEntry> {
         self.slots.as_ref()
+    }
+    fn listens(&self, _resolver: Endpoint, _protocol: u32) -> bool {
+        self.resolver
     }
     fn v6_mapped(&self) -> bool {
         self.v6_mapped
@@ -109,6 +113,7 @@ fn node() -> Node {
         uid: 1000,
         orig: None,
         slots: None,
+        resolver: true,
         v6_mapped: false,
     };
     // The mask of a v4 range is a mapped one: all ones before its last word.
@@ -186,6 +191,18 @@ fn flags_switch_dns_and_vips_off_one_by_one() {
     assert_eq!(connect(&call(UDP, "8.8.8.8", 53), &node).reason, Reason::DnsConnected);
     assert_eq!(connect(&call(TCP, "240.0.0.2", 80), &node).reason, Reason::VipsOff);
     assert_eq!(connect(&call(TCP, "127.64.0.3", 15_001), &node).reason, Reason::NotOurs);
+}
+
+#[test]
+fn without_a_resolver_dns_goes_to_the_server_that_was_asked() {
+    let node = Node { resolver: false, ..node() };
+    for protocol in [UDP, TCP] {
+        let decision = connect(&call(protocol, "8.8.8.8", 53), &node);
+        assert_eq!(decision, Decision { verdict: Connect::Pass, reason: Reason::DnsUnserved });
+    }
+    let decision = sendmsg(&call(UDP, "8.8.8.8", 53), end("0.0.0.0", 0), &node);
+    assert_eq!(decision, Decision { verdict: Send::Pass, reason: Reason::DnsUnserved });
+    assert_eq!(connect(&call(TCP, "240.0.0.9", 53), &node).verdict, Connect::Refuse, "VIPs stay closed");
 }
 
 #[test]

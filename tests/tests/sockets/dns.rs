@@ -247,6 +247,32 @@ fn a_nameserver_on_loopback_stays_reachable_for_the_resolver() {
 }
 
 #[test]
+fn without_a_resolver_the_server_that_was_asked_answers() {
+    let mut world = world();
+    world.stop_stand_ins(0);
+    let stub = world.start_app(0, || {
+        let stub = std::net::UdpSocket::bind(at("127.0.0.53:53")).map_err(errno)?;
+        let listener = std::net::TcpListener::bind(at("127.0.0.53:53")).map_err(errno)?;
+        let mut buffer = [0; 64];
+        for _ in 0..2 {
+            let (_size, from) = stub.recv_from(&mut buffer).map_err(errno)?;
+            stub.send_to(b"from the stub", from).map_err(errno)?;
+        }
+        listener.accept().map(|_accepted| ()).map_err(errno)
+    });
+    let bound = || world.as_stranger(0, || std::net::TcpListener::bind(at("127.0.0.53:53")).is_err());
+    harness::wait::wait_until(20, "the stub listens", bound);
+    let answer = ("from the stub".to_owned(), at("127.0.0.53:53"));
+    let server = "127.0.0.53:53";
+    assert_eq!(world.app(0, || ask(&udp(server), server, "q")), Ok(answer.clone()));
+    let seen = world.app(0, || connected(&udp(server), server).map(|(text, from, ..)| (text, from)));
+    assert_eq!(seen, Ok(answer));
+    assert_eq!(world.app(0, || crate::client::knock(server)), Ok(()));
+    assert_eq!(stub.join(), Ok(()));
+    assert_eq!(count(&mut world, "dns_unserved"), 3);
+}
+
+#[test]
 fn other_datagrams_are_not_touched() {
     let mut world = world();
     for host in ["127.0.0.1:5353", "[::1]:5353"] {
