@@ -7,13 +7,14 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use harness::binaries;
 use harness::cgroup::unique_name;
 use harness::fork::{Job, Place};
 use harness::upstream::Upstream;
-use harness::wait::wait_until;
+use harness::wait::{holds_within, wait_until};
 use harness::xds::{ControlPlane, in_own_netns, mesh, service};
 use kuma_dns::agent::proxy::{self, ProxyMode};
 use kuma_dns::agent::{self, Config, Ports, ProxySetup};
@@ -39,6 +40,8 @@ struct World {
     dir: TempDir,
     instance: Instance,
     cgroup2: PathBuf,
+    /// Of every agent that was started here, for the case that the test fails while one runs.
+    triggers: Mutex<Vec<DrainTrigger>>,
 }
 
 struct Running {
@@ -50,7 +53,12 @@ struct Running {
 impl World {
     fn new() -> Self {
         let instance = unique_name().to_lowercase().replace('_', "-").parse().unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), instance, cgroup2: cgroup::find_cgroup2().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            instance,
+            cgroup2: cgroup::find_cgroup2().unwrap(),
+            triggers: Mutex::default(),
+        }
     }
 
     fn config(&self, control_plane: SocketAddr, envoy: ProxyMode) -> Config {
@@ -76,6 +84,7 @@ impl World {
 
     fn start(&self, config: Config) -> Running {
         let ((trigger, drain), ready) = (Drain::pair(), Ready::default());
+        self.triggers.lock().unwrap().push(trigger.clone());
         #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
         let ended = tokio::spawn(agent::run(config, drain, ready.clone()));
         Running { trigger, ready, ended }
@@ -112,8 +121,11 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // A failed test leaves pins; what a passed test left was asserted.
-        let _ = Kernel::remove(&self.instance, "/sys/fs/bpf".as_ref());
+        // A test that failed may drop its world while an agent still holds the instance.
+        let triggers = self.triggers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        triggers.iter().for_each(DrainTrigger::request);
+        let removed = || Kernel::remove(&self.instance, "/sys/fs/bpf".as_ref()).is_ok();
+        holds_within(20, removed);
         let _ = cgroup::remove(&self.instance.cgroup(&self.cgroup2));
     }
 }
