@@ -31,6 +31,18 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Something failed and the last line of the output says it already: nothing is printed after it.
+#[derive(Debug)]
+pub struct Reported;
+
+impl std::fmt::Display for Reported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("see the last line above")
+    }
+}
+
+impl std::error::Error for Reported {}
+
 /// A command that ends with us, even when we are killed: util-linux's setpriv asks the kernel for it and becomes the program.
 #[must_use]
 pub fn ending_with_us(program: impl AsRef<OsStr>) -> Command {

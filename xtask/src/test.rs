@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use xtask::Reported;
 
 use self::build::Built;
 use self::suites::{Kind, Suite};
@@ -63,18 +64,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let mut totals = Totals::default();
     let mut skipped = Vec::new();
-    let built = prepare(&chosen, &mut totals)?;
+    let built = match prepare(&chosen) {
+        Ok(built) => built,
+        Err(error) => {
+            println!("the tests do not build: {error:#}");
+            return conclude(Totals { failed: 1, ..totals }, &skipped);
+        }
+    };
     for suite in &chosen {
         match suite.hindrance()? {
             Some(reason) => skipped.push(Skipped { suite: suite.name, reason }),
-            None => totals += run_suite(suite, built.as_ref(), args.filter.as_deref())?,
+            None => {
+                totals += run_suite(suite, built.as_ref(), args.filter.as_deref()).unwrap_or_else(|error| {
+                    println!("suite {} could not be run to its end: {error:#}", suite.name);
+                    Totals { failed: 1, ..Totals::default() }
+                });
+            }
         }
     }
     conclude(totals, &skipped)
 }
 
 /// Builds what the suites run. Lint needs no build.
-fn prepare(chosen: &[&Suite], totals: &mut Totals) -> Result<Option<Built>> {
+fn prepare(chosen: &[&Suite]) -> Result<Option<Built>> {
     if chosen.iter().all(|suite| suite.kind == Kind::Lint) {
         return Ok(None);
     }
@@ -84,14 +96,7 @@ fn prepare(chosen: &[&Suite], totals: &mut Totals) -> Result<Option<Built>> {
             ebpf::run(ebpf::Args {})?;
         }
     }
-    match build::all() {
-        Ok(built) => Ok(Some(built)),
-        Err(error) => {
-            totals.failed += 1;
-            println!("{} passed, {} failed", totals.passed, totals.failed);
-            Err(error)
-        }
-    }
+    build::all().map(Some)
 }
 
 fn choose<'a>(all: &'a [Suite], names: &[String]) -> Result<Vec<&'a Suite>> {
@@ -153,7 +158,7 @@ fn conclude(mut totals: Totals, skipped: &[Skipped]) -> Result<()> {
     }
     println!("{} passed, {} failed", totals.passed, totals.failed);
     if totals.failed > 0 {
-        bail!("not all tests passed");
+        return Err(Reported.into());
     }
     Ok(())
 }
