@@ -96,6 +96,9 @@ pub struct XdsClient {
     /// `proxy` or `agent`.
     pub role: String,
     pub view: String,
+    /// The program and its version, if it says so: `envoy 1.40.0`.
+    #[serde(default)]
+    pub software: Option<String>,
     pub connected_secs: u64,
     /// Types whose newest state it has not acknowledged.
     pub pending: Vec<String>,
@@ -169,7 +172,6 @@ pub struct Proxy {
     /// `started` (ours), or how a foreign one is recognised: `cgroup /…`, `uid 5678`.
     pub mode: String,
     pub path: Option<PathBuf>,
-    pub version: Option<String>,
     pub pid: Option<u32>,
     pub uptime_ms: Option<u64>,
     pub restarts: u64,

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use serde::Serialize;
 
@@ -102,6 +103,18 @@ impl Introduction {
         let metadata = Some(Struct { fields });
         Node { id: self.id.clone(), cluster: self.view.clone(), metadata, ..Node::default() }
     }
+}
+
+/// The program and its version, as a client says it: `envoy 1.40.0`.
+pub fn software(node: &Node) -> Option<String> {
+    let Some(UserAgentVersionType::UserAgentBuildVersion(build)) = &node.user_agent_version_type else {
+        return None;
+    };
+    let version = build.version.as_ref()?;
+    Some(format!(
+        "{} {}.{}.{}",
+        node.user_agent_name, version.major_number, version.minor_number, version.patch
+    ))
 }
 
 fn shown(kind: &Kind) -> String {

@@ -68,17 +68,18 @@ fn control_plane(plane: &ControlPlane) -> String {
     lines.extend(plane.trouble.iter().map(|trouble| format!("trouble: {trouble}")));
     let xds = plane.xds.map(|xds| xds.to_string()).unwrap_or_default();
     for client in &plane.clients {
-        let XdsClient { node, role, view, connected_secs, pending, refused } = client;
+        let XdsClient { node, role, view, software, connected_secs, pending, refused } = client;
+        let software = software.as_ref().map(|software| format!(" ({software})")).unwrap_or_default();
         let since = match connected_secs {
             0 => "less than a second".into(),
             secs => human(Duration::from_secs(*secs)),
         };
-        let acked = if pending.is_empty() {
-            "all acknowledged".into()
-        } else {
-            format!("not yet acknowledged: {}", pending.join(" "))
+        let acked = match pending.as_slice() {
+            [] => "all acknowledged".into(),
+            pending => format!("not yet acknowledged: {}", pending.join(" ")),
         };
-        lines.push(format!("{role} {node} of view {view}: connected to {xds} for {since}, {acked}"));
+        lines
+            .push(format!("{role} {node}{software} of view {view}: connected to {xds} for {since}, {acked}"));
         lines.extend(refused.iter().map(|refused| format!("  refused {refused}")));
     }
     if plane.clients.is_empty() {
@@ -109,11 +110,7 @@ fn views(views: &[View]) -> String {
 
 fn proxy(proxy: Option<&Proxy>) -> String {
     let Some(proxy) = proxy else { return "none yet".into() };
-    let mut words = vec![match (&proxy.version, &proxy.path) {
-        (Some(version), _) => format!("Envoy {version}"),
-        (None, Some(path)) => path.display().to_string(),
-        (None, None) => "not ours".into(),
-    }];
+    let mut words: Vec<String> = proxy.path.iter().map(|path| path.display().to_string()).collect();
     words.push(proxy.mode.clone());
     words.extend(proxy.pid.map(|pid| format!("pid {pid}")));
     words.extend(proxy.uptime_ms.map(|uptime| format!("up {}", ago(uptime))));

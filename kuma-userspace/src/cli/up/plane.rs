@@ -52,6 +52,7 @@ fn of_view(view: &xds::ViewStatus) -> Vec<local::XdsClient> {
         node: client.node.clone(),
         role: client.role.word().into(),
         view: view.view.clone(),
+        software: client.software.clone(),
         connected_secs: client.connected_secs,
         pending: client.pending.iter().map(ToString::to_string).collect(),
         refused: client

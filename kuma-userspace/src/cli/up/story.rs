@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How many names are shown; `kuma-dns vips` shows all.
 const NAMES_SHOWN: usize = 4;
 
+/// How the control plane names a proxy among its clients.
+const PROXY_ROLE: &str = "proxy";
 /// A program that is attached to the workloads' cgroup and nowhere else.
 const WORKLOAD_PROGRAM: &str = "connect4";
 
@@ -110,14 +112,7 @@ impl Story {
             let domains: Vec<String> = status.views.iter().map(|view| format!("*.{}", view.domain)).collect();
             line("names", format!("{} answered on {first}, UDP and TCP", domains.join(" ")));
         }
-        if let Some(proxy) = &status.proxy {
-            let version = proxy.version.as_ref().map_or("Envoy".into(), |version| format!("Envoy {version}"));
-            let pid = proxy.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            let outbound =
-                proxy.outbound.map(|outbound| format!(", VIP connections on {outbound}")).unwrap_or_default();
-            let admin = proxy.admin.map(|admin| format!(", admin on {admin}")).unwrap_or_default();
-            line("proxy", format!("{version}{pid}{outbound}{admin}"));
-        }
+        line("proxy", proxy(status));
         let programs = &status.datapath.programs;
         if let Some(program) = programs.iter().find(|program| program.name == WORKLOAD_PROGRAM) {
             let count = programs.len();
@@ -161,4 +156,20 @@ impl Story {
         }
         flags
     }
+}
+
+/// Which proxy is where: `envoy 1.40.0 (pid 7), VIP connections on 127.0.0.1:15001, admin on 127.0.0.1:9901`.
+fn proxy(status: &Status) -> String {
+    let clients = status.control_plane.iter().flat_map(|plane| &plane.clients);
+    let software =
+        clients.filter(|client| client.role == PROXY_ROLE).find_map(|client| client.software.clone());
+    let mut text = software.unwrap_or_else(|| "connected".into());
+    let Some(proxy) = &status.proxy else { return text };
+    let at = |what: &str, address: Option<std::net::SocketAddr>| {
+        address.map(|address| format!(", {what} on {address}")).unwrap_or_default()
+    };
+    text.push_str(&proxy.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default());
+    text.push_str(&at("VIP connections", proxy.outbound));
+    text.push_str(&at("admin", proxy.admin));
+    text
 }

@@ -68,7 +68,11 @@ pub(super) struct Seat {
 
 impl Board {
     /// Gives a client its seat.
-    pub(super) fn join(self: &Arc<Self>, introduction: &Introduction) -> Result<Seat, Full> {
+    pub(super) fn join(
+        self: &Arc<Self>,
+        introduction: &Introduction,
+        software: Option<String>,
+    ) -> Result<Seat, Full> {
         let mut inner = self.lock();
         if inner.views.values().map(|view| view.clients.len()).sum::<usize>() >= MAX_CLIENTS {
             return Err(Full);
@@ -79,6 +83,7 @@ impl Board {
             id,
             node: introduction.id.clone(),
             role: introduction.role,
+            software,
             connected: Instant::now(),
             progress: Progress::default(),
         };

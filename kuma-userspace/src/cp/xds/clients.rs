@@ -35,6 +35,8 @@ pub(super) struct Client {
     pub(super) id: ClientId,
     pub(super) node: String,
     pub(super) role: Role,
+    /// The program and its version, if it says so.
+    pub(super) software: Option<String>,
     pub(super) connected: Instant,
     pub(super) progress: Progress,
 }

@@ -34,6 +34,8 @@ pub struct ViewStatus {
 pub struct ClientStatus {
     pub node: String,
     pub role: Role,
+    /// The program and its version, if it says so.
+    pub software: Option<String>,
     pub connected_secs: u64,
     /// Types whose newest state it has not acknowledged.
     pub pending: Vec<&'static str>,
@@ -88,6 +90,7 @@ fn client_status(client: &Client, glance: &Glance, now: Instant) -> ClientStatus
     ClientStatus {
         node: client.node.clone(),
         role: client.role,
+        software: client.software.clone(),
         connected_secs: now.saturating_duration_since(client.connected).as_secs(),
         pending: pending.map(|kind| kind.word()).collect(),
         refused: refused.collect(),

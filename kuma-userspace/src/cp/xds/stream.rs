@@ -13,7 +13,7 @@ use super::board::{Board, Seat};
 use super::clients::Progress;
 use super::session::{News, Session};
 use crate::rt::Drain;
-use crate::wire::node::Introduction;
+use crate::wire::node::{self, Introduction};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION_LIMIT: Duration = Duration::from_secs(10);
@@ -84,7 +84,9 @@ async fn introduce(
     let node = first.node.clone().unwrap_or_default();
     let introduction =
         Introduction::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let seat = board.join(&introduction).map_err(|full| Status::resource_exhausted(full.to_string()))?;
+    let seat = board
+        .join(&introduction, node::software(&node))
+        .map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let Introduction { id, role, view, .. } = &introduction;
     info!(node = %id, role = role.word(), view, "xDS client connected");
     let session = Session::new(&introduction);

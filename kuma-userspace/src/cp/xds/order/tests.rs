@@ -46,7 +46,7 @@ impl Table {
 
     fn connect(&mut self, id: u64, role: Role) -> Vec<String> {
         let (node, connected, progress) = (format!("node-{id}"), self.now, Progress::default());
-        self.clients.insert(id, Client { id: ClientId(id), node, role, connected, progress });
+        self.clients.insert(id, Client { id: ClientId(id), node, role, software: None, connected, progress });
         self.tell()
     }
 
