@@ -42,8 +42,9 @@ pub(super) struct Transaction {
 enum Step {
     /// A link that was not there.
     Created { link: OwnedFd, pin: PathBuf },
-    /// Another program behind the same link.
-    Updated { link: OwnedFd, before: OwnedFd },
+    /// Another program behind the same link. The one before is unknown to who may not open programs (CAP_SYS_ADMIN): then
+    /// ours stays, which speaks the same ABI.
+    Updated { link: OwnedFd, before: Option<OwnedFd> },
     /// A new link in place of one on another cgroup.
     Replaced { link: OwnedFd, before: OwnedFd, pin: PathBuf },
 }
@@ -76,10 +77,9 @@ impl Transaction {
             return Ok(());
         };
         if info.cgroup == target.id {
-            match sys::program_by_id(info.program)
-                .and_then(|old| sys::link_update(&before, program).map(|()| old))
-            {
-                Ok(old) => {
+            let old = sys::program_by_id(info.program).ok();
+            match sys::link_update(&before, program) {
+                Ok(()) => {
                     self.steps.push(Step::Updated { link: before, before: old });
                     return Ok(());
                 }
@@ -120,7 +120,9 @@ impl Step {
                 sys::link_detach(&link)?;
                 fs::remove_file(pin)
             }
-            Self::Updated { link, before } => sys::link_update(&link, &before),
+            Self::Updated { link, before } => {
+                before.map_or(Ok(()), |before| sys::link_update(&link, &before))
+            }
             Self::Replaced { link, before, pin } => {
                 sys::link_detach(&link)?;
                 fs::remove_file(&pin)?;

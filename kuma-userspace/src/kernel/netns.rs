@@ -59,12 +59,16 @@ pub fn own() -> Result<OwnedFd, NetnsError> {
 /// # Errors
 /// The path is no namespace, or may not be entered.
 pub fn enter(path: &Path) -> Result<(), NetnsError> {
-    let netns = open(path)?;
-    let inode = |netns: &OwnedFd| rustix::fs::fstat(netns).map(|stat| stat.st_ino);
-    if inode(&netns) == inode(&own()?) {
+    join(open(path)?.as_fd())
+}
+
+/// Who is inside already needs no right to enter.
+fn join(netns: BorrowedFd<'_>) -> Result<(), NetnsError> {
+    let inode = |netns: BorrowedFd<'_>| rustix::fs::fstat(netns).map(|stat| (stat.st_dev, stat.st_ino));
+    if inode(netns) == inode(own()?.as_fd()) {
         return Ok(());
     }
-    rustix::thread::move_into_link_name_space(netns.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
+    rustix::thread::move_into_link_name_space(netns, Some(rustix::thread::LinkNameSpaceType::Network))
         .map_err(|errno| NetnsError::Enter(errno.into()))
 }
 
@@ -74,8 +78,7 @@ pub fn enter(path: &Path) -> Result<(), NetnsError> {
 /// The namespace cannot be entered, or the job panicked.
 pub fn run_in<T: Send>(netns: BorrowedFd<'_>, job: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
     let inside = || {
-        rustix::thread::move_into_link_name_space(netns, Some(rustix::thread::LinkNameSpaceType::Network))
-            .map_err(|errno| NetnsError::Enter(errno.into()))?;
+        join(netns)?;
         Ok(job())
     };
     std::thread::scope(|scope| {

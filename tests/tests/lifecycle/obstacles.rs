@@ -1,9 +1,12 @@
 //! What may stand in the way of a start: each is named in words, and nothing is left half-attached. Called by
 //! lifecycle/main.rs.
 
+use std::os::fd::AsFd;
+
+use caps::{CapSet, Capability, CapsHashSet};
 use harness::datapath::World;
 use harness::foreign::{CONNECT4, Foreign, Sharing, attached};
-use kuma_dns::kernel::Kernel;
+use kuma_dns::kernel::{Kernel, KernelConfig, netns};
 
 use crate::{V4, V6, assert_routed, in_words};
 
@@ -51,4 +54,43 @@ fn pins_of_another_abi_version_are_refused_in_words_and_cleanup_removes_them() {
     assert_eq!(attached(&config.workloads_cgroup, CONNECT4).unwrap(), 0);
     Kernel::remove(&config.instance, &config.bpffs).unwrap();
     assert!(world.reopen_kernel().is_ok());
+}
+
+/// Keeps these capabilities only, for good, and opens the datapath.
+fn open_with(kept: &[Capability], config: &KernelConfig) -> Result<usize, String> {
+    let kept: CapsHashSet = kept.iter().copied().collect();
+    caps::set(None, CapSet::Effective, &kept).expect("capabilities can be given up");
+    caps::set(None, CapSet::Permitted, &kept).expect("capabilities can be given up");
+    let own = netns::own().and_then(|own| netns::cookie_of(own.as_fd()));
+    own.expect("one's own namespace tells its cookie without a right to enter others");
+    let kernel = Kernel::open(config.clone()).map_err(|error| in_words(&error))?;
+    Ok(kernel.status().map_err(|error| in_words(&error))?.programs.len())
+}
+
+#[test]
+fn three_capabilities_are_enough_to_load_and_to_adopt() {
+    let mut world = World::builder().pods(1).vips(&[V4, V6]).build().unwrap();
+    let three = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+    let two = [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
+    let config = world.config().clone();
+    world.lose_kernel();
+    assert_eq!(world.as_stranger(0, || open_with(&three, &config)), Ok(13), "adopted");
+    assert_routed(&world);
+    assert_eq!(world.as_stranger(0, || open_with(&two, &config)), Ok(13), "adopted");
+    Kernel::remove(&config.instance, &config.bpffs).unwrap();
+    assert_eq!(world.as_stranger(0, || open_with(&three, &config)), Ok(11), "loaded, with nobody enrolled");
+}
+
+#[test]
+fn what_is_missing_is_named_and_capabilities_of_another_user_namespace_are_not_mistaken() {
+    let mut world = World::builder().build().unwrap();
+    world.lose_kernel();
+    let config = world.config().clone();
+    let refused = world.as_stranger(0, || open_with(&[Capability::CAP_BPF], &config)).unwrap_err();
+    assert!(refused.starts_with("missing CAP_NET_ADMIN and CAP_PERFMON: "), "{refused}");
+    let refused = world.as_stranger(0, || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).expect("root can make a user namespace");
+        Kernel::open(config.clone()).map(|_kernel| ()).map_err(|error| in_words(&error))
+    });
+    assert!(refused.as_ref().is_err_and(|words| words.contains("the kernel refuses bpf(2)")), "{refused:?}");
 }
