@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::mount::MountFlags;
+use rustix::process::{Resource, getrlimit};
 use tracing::info;
 
 use crate::kernel::cgroup::{self, CgroupError};
@@ -53,8 +54,11 @@ pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
     if let Some(missing) = missing(&held) {
         return Err(PreflightError::Capabilities { missing });
     }
-    // Capabilities of another user namespace look the same from inside; the smallest map tells.
-    if let Err(source) = sys::map_create(sys::MAP_TYPE_LRU_HASH, 1) {
+    // Capabilities of another user namespace look the same from inside; the smallest map tells. Where memlock may be the
+    // reason, the load will say so.
+    if let Err(source) = sys::map_create(sys::MAP_TYPE_LRU_HASH, 1)
+        && !(is_initial_user_namespace() && getrlimit(Resource::Memlock).current.is_some())
+    {
         return Err(PreflightError::Refused(source));
     }
     if !Path::new(VMLINUX_BTF).exists() {
@@ -62,6 +66,12 @@ pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
     }
     cgroup::find_cgroup2()?;
     ensure_bpffs(bpffs)
+}
+
+/// The initial user namespace maps every uid to itself (user_namespaces(7)).
+fn is_initial_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The names of what is missing; CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON (capabilities(7)).

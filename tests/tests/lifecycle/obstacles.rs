@@ -61,9 +61,9 @@ fn open_with(kept: &[Capability], config: &KernelConfig) -> Result<usize, String
     let kept: CapsHashSet = kept.iter().copied().collect();
     caps::set(None, CapSet::Effective, &kept).expect("capabilities can be given up");
     caps::set(None, CapSet::Permitted, &kept).expect("capabilities can be given up");
+    let kernel = Kernel::open(config.clone()).map_err(|error| in_words(&error))?;
     let own = netns::own().and_then(|own| netns::cookie_of(own.as_fd()));
     own.expect("one's own namespace tells its cookie without a right to enter others");
-    let kernel = Kernel::open(config.clone()).map_err(|error| in_words(&error))?;
     Ok(kernel.status().map_err(|error| in_words(&error))?.programs.len())
 }
 
@@ -93,4 +93,26 @@ fn what_is_missing_is_named_and_capabilities_of_another_user_namespace_are_not_m
         Kernel::open(config.clone()).map(|_kernel| ()).map_err(|error| in_words(&error))
     });
     assert!(refused.as_ref().is_err_and(|words| words.contains("the kernel refuses bpf(2)")), "{refused:?}");
+}
+
+#[test]
+fn a_small_memlock_is_named_where_the_kernel_counts_maps_against_it() {
+    let mut world = World::builder().build().unwrap();
+    world.take_kernel().unload().unwrap();
+    let config = world.config().clone();
+    let opened = world.as_stranger(0, || {
+        let small = rustix::process::Rlimit { current: Some(64 << 10), maximum: Some(64 << 10) };
+        rustix::process::setrlimit(rustix::process::Resource::Memlock, small)
+            .expect("a limit can be lowered");
+        let three = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+        open_with(&three, &config)
+    });
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if release.starts_with("5.10.") {
+        let refused = opened.unwrap_err();
+        assert!(refused.contains("RLIMIT_MEMLOCK, which is 65536 bytes: raise memlock"), "{refused}");
+        assert!(!config.instance.pins(&config.bpffs).exists());
+    } else {
+        assert_eq!(opened, Ok(11), "newer kernels count maps against the memory cgroup");
+    }
 }
