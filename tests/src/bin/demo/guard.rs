@@ -56,6 +56,7 @@ pub(crate) fn watch_over_the_story() -> anyhow::Result<ExitCode> {
             println!(
                 "\nNothing is left: no pin, no cgroup, no network namespace, no process, no file of the demo."
             );
+            println!("By hand: {} up -f deploy/examples/mesh.yaml", binaries::kuma_dns()?.display());
             Ok(ExitCode::SUCCESS)
         }
     }
