@@ -10,12 +10,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::BinDecodable;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 
 /// How often a thread looks whether it is to end.
 const STOP_POLL: Duration = Duration::from_millis(20);
@@ -23,6 +25,8 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 pub const SLOW: Duration = Duration::from_millis(1_500);
 /// What `big` has over TCP.
 pub const BIG_BYTES: usize = 4_096;
+/// Room for thousands of queries at once.
+const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 /// TTL of everything it says.
 const TTL: u32 = 300;
 
@@ -57,6 +61,8 @@ impl Upstream {
     pub fn start(ip: IpAddr) -> anyhow::Result<Self> {
         let at = SocketAddr::new(ip, 53);
         let (udp, tcp) = (UdpSocket::bind(at)?, TcpListener::bind(at)?);
+        // A burst of a test must not be lost here; root may go beyond net.core.rmem_max.
+        setsockopt(&udp, RcvBufForce, &RECEIVE_BUFFER_BYTES)?;
         udp.set_read_timeout(Some(STOP_POLL))?;
         tcp.set_nonblocking(true)?;
         let (log, stop) = (Arc::<Mutex<Vec<Exchange>>>::default(), Arc::<AtomicBool>::default());
@@ -95,6 +101,10 @@ fn asked_name(query: &[u8]) -> Option<String> {
     Some(query.queries.first()?.name().to_ascii().trim_end_matches('.').to_ascii_lowercase())
 }
 
+fn is_slow(query: &[u8]) -> bool {
+    asked_name(query).is_some_and(|name| name.starts_with("slow"))
+}
+
 #[derive(Clone)]
 struct Desk {
     ip: IpAddr,
@@ -109,27 +119,32 @@ impl Desk {
 
     fn serve_udp(&self, socket: &UdpSocket) {
         let mut buffer = [0; 65_535];
-        let mut late: Vec<JoinHandle<()>> = Vec::new();
-        while !self.stopped() {
-            let Ok((bytes, from)) = socket.recv_from(&mut buffer) else { continue };
-            let heard = buffer[..bytes].to_vec();
-            let said = script(&heard, Over::Udp, self.ip);
-            // Before the answer: who has it may look at once.
-            self.remember(Exchange { over: Over::Udp, from, heard: heard.clone(), said: said.clone() });
-            if asked_name(&heard).is_some_and(|name| name.starts_with("slow")) {
-                let socket = socket.try_clone();
-                let answers = said.clone();
-                late.push(std::thread::spawn(move || {
-                    sleep(SLOW);
-                    if let Ok(socket) = socket {
-                        answers.iter().for_each(|answer| drop(socket.send_to(answer, from)));
-                    }
-                }));
-            } else {
-                said.iter().for_each(|answer| drop(socket.send_to(answer, from)));
+        let (late, due) = std::sync::mpsc::channel::<(Instant, Vec<Vec<u8>>, SocketAddr)>();
+        let send =
+            |answers: &[Vec<u8>], to| answers.iter().for_each(|answer| drop(socket.send_to(answer, to)));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for (at, answers, to) in due {
+                    sleep(at.saturating_duration_since(Instant::now()));
+                    send(&answers, to);
+                }
+            });
+            while !self.stopped() {
+                let Ok((bytes, from)) = socket.recv_from(&mut buffer) else { continue };
+                let heard = buffer[..bytes].to_vec();
+                let said = script(&heard, Over::Udp, self.ip);
+                // Remembered first: who has the answer may look into the log.
+                let exchange = Exchange { over: Over::Udp, from, heard, said };
+                let (said, slow) = (exchange.said.clone(), is_slow(&exchange.heard));
+                self.remember(exchange);
+                if slow {
+                    let _ended = late.send((Instant::now() + SLOW, said, from));
+                } else {
+                    send(&said, from);
+                }
             }
-        }
-        late.into_iter().for_each(|thread| drop(thread.join()));
+            drop(late);
+        });
     }
 
     fn serve_tcp(&self, listener: &TcpListener) {
@@ -161,7 +176,10 @@ impl Desk {
             stream.read_exact(&mut heard)?;
             let said = script(&heard, Over::Tcp, self.ip);
             self.remember(Exchange { over: Over::Tcp, from, heard: heard.clone(), said: said.clone() });
-            if asked_name(&heard).is_some_and(|name| name.starts_with("slow")) {
+            let exchange = Exchange { over: Over::Tcp, from, heard, said };
+            let (said, slow) = (exchange.said.clone(), is_slow(&exchange.heard));
+            self.remember(exchange);
+            if slow {
                 sleep(SLOW);
             }
             for answer in &said {

@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{self, ROOM_BYTES};
 use super::attempts::{Attempts, DEADLINE, Step};
 use super::counters::Event;
-use super::legs::{Dice, Ear, Heard, LEGS_PER_SERVER, Leg, Nameserver, Sent, restore};
+use super::legs::{Dice, Ear, Heard, Leg, Nameserver, Sent, restore};
 use super::question::{Question, rcode};
 use super::server::Shared;
 
@@ -74,7 +74,7 @@ pub(super) type Opened = mpsc::Receiver<Rc<Leg>>;
 
 impl Forwarder {
     pub(super) fn new(shared: Arc<Shared>) -> (Self, Opened) {
-        let (opened, opening) = mpsc::channel(LEGS_PER_SERVER);
+        let (opened, opening) = mpsc::channel(QUERIES_IN_FLIGHT);
         let (nameservers, in_flight) = (RefCell::new(Rc::new([])), RefCell::default());
         (Self { shared, nameservers, in_flight, dice: Dice::default(), opened }, opening)
     }
@@ -94,15 +94,17 @@ impl Forwarder {
         let (mut queries, mut readers) = (FuturesUnordered::new(), FuturesUnordered::new());
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
+            // In this order: what was opened is read and what has come is passed on before more is taken in.
             tokio::select! {
+                biased;
+                _ = sweep.tick() => self.nameservers.borrow().iter().for_each(|server| server.sweep()),
+                Some(leg) = opened.recv() => readers.push(leg.read(&buffer, &self.shared.counters)),
+                Some(()) = readers.next(), if !readers.is_empty() => {}
+                Some(()) = queries.next(), if !queries.is_empty() => {}
                 asked = inbox.recv() => match asked {
                     Some(asked) => if let Some(first) = self.join(asked) { queries.push(self.forward(first)) },
                     None => return,
                 },
-                Some(leg) = opened.recv() => readers.push(leg.read(&buffer, &self.shared.counters)),
-                Some(()) = queries.next(), if !queries.is_empty() => {}
-                Some(()) = readers.next(), if !readers.is_empty() => {}
-                _ = sweep.tick() => self.nameservers.borrow().iter().for_each(|server| server.sweep()),
             }
         }
     }

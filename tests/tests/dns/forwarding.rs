@@ -237,3 +237,22 @@ fn sockets_towards_nameservers_are_few_under_load_and_gone_after_it() {
     drop(client);
     wait_until(20, "unused sockets are closed", || sockets() <= before);
 }
+
+#[test]
+fn a_burst_of_thousands_is_answered_whole() {
+    let resolver = resolver(&[UPSTREAM]);
+    let upstream = upstream(&resolver, UPSTREAM);
+    let clients: Vec<UdpSocket> = (0..20).map(|_| resolver.client().unwrap()).collect();
+    for (number, client) in clients.iter().enumerate() {
+        for query_number in 0..100 {
+            client.send(&query(1, &format!("slow.{number}.{query_number}.example"), RecordType::A)).unwrap();
+        }
+    }
+    for client in &clients {
+        for _ in 0..100 {
+            let answer = Message::from_bytes(&receive(client).unwrap()).unwrap();
+            assert_eq!(answered_by(&answer), UPSTREAM);
+        }
+    }
+    assert!(upstream.exchanges().len() >= 2_000);
+}
