@@ -158,3 +158,16 @@ fn who_may_not_ask_the_agent_may_not_clean_up_under_it_either() {
     }
     assert!(world.says(["curl", "--silent", "http://redis.mesh/"]).unwrap().starts_with("redis at"));
 }
+
+#[test]
+fn an_agent_whose_socket_lies_elsewhere_is_not_cleaned_up_either() {
+    let world = World::up(["redis"]).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(harness::binaries::kuma_dns().unwrap());
+    command.args(["cleanup", "--force", "--instance", world.instance(), "--run-dir"]).arg(elsewhere.path());
+    let output = command.arg("--data").arg(elsewhere.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("in use") && said.contains(world.instance()), "{said}");
+    assert!(world.says(["curl", "--silent", "http://redis.mesh/"]).unwrap().starts_with("redis at"));
+}

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 
-use crate::kernel::{Kernel, cgroup};
+use crate::kernel::{Kernel, KernelError, cgroup};
 use crate::model::instance::Instance;
 
 use super::outcome::{Code, Failure, Outcome};
@@ -139,13 +139,20 @@ fn clean(places: &Places, config: &Config, done: &mut Vec<String>) -> Vec<Failur
     if let Err(failure) = end_agent(places, config, done) {
         return vec![failure];
     }
+    // First, because the kernel room knows who holds the instance, also one that has its socket elsewhere.
+    let datapath = remove_datapath(places, config);
+    if let Err(error) = &datapath
+        && matches!(error.downcast_ref(), Some(KernelError::Locked { .. }))
+    {
+        return datapath.err().map(classify).into_iter().collect();
+    }
     let mut failed = Vec::new();
     let mut attempt = |result: anyhow::Result<Vec<String>>| match result {
         Ok(lines) => done.extend(lines),
         Err(error) => failed.push(classify(error)),
     };
+    attempt(datapath);
     attempt(end_envoy(places));
-    attempt(remove_datapath(places, config));
     attempt(remove_cgroups(places));
     attempt(remove_folder(&places.run));
     if config.purge {
