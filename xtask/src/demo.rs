@@ -34,9 +34,8 @@ pub(crate) fn run(_args: &Args) -> Result<()> {
 
 /// Builds both and says where they lie.
 fn build() -> Result<[PathBuf; 2]> {
-    println!("building kuma-dns …");
     let options = BINARIES.map(|name| format!("--bin={name}"));
-    let built = artifacts::build(&["--quiet", &options[0], &options[1]])?;
+    let built = artifacts::build(&[&options[0], &options[1]])?;
     let find = |name: &str| {
         let artifact = built.iter().find(|artifact| artifact.target.name == name);
         let path = artifact.and_then(|artifact| artifact.executable.clone());

@@ -91,13 +91,9 @@ fn names(teller: &mut Teller, world: &World) -> anyhow::Result<Vips> {
     let after = Counters::read(world)?;
     let asked = questions(&after, &before);
     ensure!(asked > 0, "the kernel sent no question to the resolver");
+    teller.fact("asked", "the nameserver of /etc/resolv.conf, as getent believes");
+    teller.fact("kernel", format_args!("sent the question to our resolver at connect() (dns +{asked})"));
     teller.fact("answer", said.trim());
-    teller.fact(
-        "path",
-        format_args!(
-            "{asked} questions left for the nameserver of resolv.conf; the kernel sent them to our resolver"
-        ),
-    );
     teller.fact("time", millis(took));
 
     let v4 = dig(teller, world, &name, "A", "+notcp")?;
