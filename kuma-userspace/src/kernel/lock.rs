@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use tracing::debug;
 
 use crate::kernel::error::KernelError;
 
@@ -17,7 +18,16 @@ const LOCK_ROUNDS: usize = 16;
 /// Held for as long as the instance's pins are ours.
 #[derive(Debug)]
 pub(super) struct InstanceLock {
-    _directory: File,
+    directory: File,
+}
+
+impl Drop for InstanceLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was just forked shares the lock until it closes its copy (flock(2)).
+        if let Err(error) = flock(&self.directory, FlockOperation::Unlock) {
+            debug!(%error, "cannot unlock the pins");
+        }
+    }
 }
 
 impl InstanceLock {
@@ -41,7 +51,7 @@ impl InstanceLock {
             // A cleanup may have removed the directory before we had the lock: then it locks nothing any more.
             let (ours, there) = (file.metadata().map_err(failed)?, fs::metadata(directory));
             if there.is_ok_and(|there| there.st_ino() == ours.st_ino()) {
-                return Ok(Self { _directory: file });
+                return Ok(Self { directory: file });
             }
         }
         Err(failed(Errno::BUSY.into()))
@@ -60,4 +70,23 @@ fn holder(file: &File) -> Option<String> {
     })?;
     let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("process {pid} {}", command.trim()).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_has_the_lock_and_a_forked_child_does_not_keep_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = dir.path().join("demo");
+        let lock = InstanceLock::take(&pins, "demo").unwrap();
+        let refused = InstanceLock::take(&pins, "demo").unwrap_err();
+        let holder = format!("in use by process {} ", std::process::id());
+        assert!(refused.to_string().contains(&holder), "{refused}");
+        let in_the_child = lock.directory.try_clone().unwrap();
+        drop(lock);
+        assert!(InstanceLock::take(&pins, "demo").is_ok());
+        drop(in_the_child);
+    }
 }
