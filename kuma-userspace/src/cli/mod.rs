@@ -6,6 +6,7 @@ mod cleanup;
 mod completions;
 mod duration;
 mod exec;
+mod install;
 mod logs;
 mod outcome;
 mod paths;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::model::view::Port;
 use outcome::Outcome;
 use paths::Paths;
 
@@ -64,6 +66,7 @@ enum Command {
     Status(status::Args),
     Vips(vips::Args),
     Cleanup(cleanup::Args),
+    Install(install::Args),
     Completions(completions::Args),
 }
 
@@ -87,6 +90,7 @@ impl Cli {
             Command::Status(args) => status::run(&args.config(self.paths)),
             Command::Vips(args) => vips::run(&args.config(self.paths)),
             Command::Cleanup(args) => cleanup::run(&args.config(self.paths)),
+            Command::Install(args) => install::run(args),
             Command::Completions(args) => completions::run(&args),
         }
     }
@@ -102,6 +106,14 @@ impl Command {
     }
 }
 
+/// A port that something can listen on.
+fn port(text: &str) -> Result<Port, String> {
+    match text.parse::<u16>() {
+        Ok(number @ 1..) => Ok(Port::new(number)),
+        _ => Err("a port is a number from 1 to 65535".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +126,8 @@ mod tests {
 
     #[test]
     fn every_subcommand_teaches_with_examples() {
-        for sub in Cli::command().get_subcommands() {
+        let cli = Cli::command();
+        for sub in cli.get_subcommands().flat_map(|sub| std::iter::once(sub).chain(sub.get_subcommands())) {
             assert!(sub.get_about().is_some(), "{} says nothing about itself", sub.get_name());
             let examples = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(examples.contains("kuma-dns"), "{} shows no example", sub.get_name());

@@ -6,11 +6,13 @@
 //! - [`store`]: what must survive a restart.
 //! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
+//! - [`install`]: tells a cluster's DNS about us; apart from all of these.
 //!
 //! Keeps: persist before publish. Called by cli.
 
 pub mod allocator;
 pub mod clock;
+pub mod install;
 pub mod names;
 pub mod publish;
 pub mod record;

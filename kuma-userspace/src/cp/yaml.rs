@@ -20,10 +20,12 @@ const MAX_DOCUMENTS: usize = 1_000_000;
 /// Events that aliases stand for: 30,000 services can share defaults of ten, and an alias bomb stops early.
 const MAX_REPLAYED: usize = 300_000;
 
-/// A value and the line where it stands.
+/// A value and the place where it stands.
 #[derive(Debug)]
 pub struct Node {
     pub line: u64,
+    /// Octets of the text in front of it. [`MAX_FILE_BYTES`] fits.
+    pub at: u32,
     pub value: Value,
 }
 
@@ -107,7 +109,8 @@ impl Value {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { line: spanned.referenced.line(), value: spanned.value })
+        let at = spanned.referenced.span().byte_offset().and_then(|at| u32::try_from(at).ok());
+        Ok(Self { line: spanned.referenced.line(), at: at.unwrap_or(u32::MAX), value: spanned.value })
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) enum Order {
 const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("apply", &[], Privilege::Anyone, Order::Parallel),
     ("dns_allocations", &[], Privilege::Anyone, Order::Parallel),
+    ("install", &[], Privilege::Anyone, Order::Parallel),
     ("dns", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("envoy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("proxy", &[Part::Envoy], Privilege::Root, Order::Parallel),

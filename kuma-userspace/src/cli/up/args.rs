@@ -9,6 +9,7 @@ use crate::agent::proxy::{self, ProxyMode};
 use crate::agent::{self, Ports, ProxySetup};
 use crate::cli::logs::Format;
 use crate::cli::paths::Paths;
+use crate::cli::port;
 use crate::cp;
 use crate::kernel::BpfLog;
 use crate::model::datapath::{INDEXES, VIPS_CAPACITY};
@@ -143,13 +144,5 @@ impl Args {
             beside: None,
         };
         Config { paths, format, control_plane: cp::Config { files, data, xds }, agent }
-    }
-}
-
-/// A port that something can listen on.
-fn port(text: &str) -> Result<Port, String> {
-    match text.parse::<u16>() {
-        Ok(number @ 1..) => Ok(Port::new(number)),
-        _ => Err("a port is a number from 1 to 65535".into()),
     }
 }
