@@ -47,6 +47,9 @@ fn an_envoy_of_ours_has_no_privilege_lives_in_its_cgroup_and_dies_with_us() {
     });
     let status = std::fs::read_to_string(envoy.join("status")).expect("it lives");
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    let pid: i32 = envoy.file_name().and_then(|pid| pid.to_str()?.parse().ok()).expect("a number");
+    let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).expect("it lives");
+    assert_eq!(group.as_raw(), pid, "Ctrl-C on our terminal must not reach it");
     let limits = std::fs::read_to_string(envoy.join("limits")).expect("it lives");
     let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     let files: Vec<&str> = files.split_whitespace().collect();

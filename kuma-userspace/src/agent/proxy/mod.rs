@@ -170,6 +170,8 @@ impl Proxy {
             .arg("--disable-hot-restart")
             .args(["--log-level", "warning", "--log-format", output::LOG_FORMAT])
             .current_dir("/")
+            // Ctrl-C on a terminal reaches the whole process group: Envoy must outlive the workloads' withdrawal.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
