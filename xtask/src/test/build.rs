@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use cargo_metadata::{Artifact, TargetKind};
-use xtask::target;
 
 use crate::artifacts;
 
@@ -45,12 +44,13 @@ impl Built {
     }
 }
 
-/// Builds the default members' tests and binaries, then the tests of xtask in its own target folder.
+/// Builds the default members' tests and binaries, then the tests of xtask in its own profile.
 pub(super) fn all() -> Result<Built> {
     let mut built = Built::default();
-    let own = format!("--target-dir={}", target().join("xtask").display());
     let product = artifacts::build(&["--tests", "--bins"])?;
-    for artifact in product.into_iter().chain(artifacts::build(&["--tests", "--package=xtask", &own])?) {
+    for artifact in
+        product.into_iter().chain(artifacts::build(&["--tests", "--package=xtask", "--profile=xtask"])?)
+    {
         built.take(artifact);
     }
     Ok(built)
