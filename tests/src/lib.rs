@@ -1,5 +1,6 @@
 //! The harness: worlds made of network namespaces, cgroups and real processes.
 
+pub mod audit;
 pub mod backend;
 pub mod binaries;
 pub mod cgroup;
@@ -12,6 +13,7 @@ pub mod mesh;
 pub mod nameserver;
 pub mod netlink;
 pub mod netns;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod resolver;

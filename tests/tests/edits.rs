@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kuma_dns::cp::snapshot::Snapshot;
-use kuma_dns::cp::{Config, ControlPlane, Error, Status};
+use kuma_dns::cp::{Config, ControlPlane, Error, Status, StoreConfig};
 use kuma_dns::rt::{Drain, DrainTrigger, Ready};
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
@@ -27,7 +27,8 @@ struct Plane {
 impl Plane {
     async fn open(files: &[&Path], data: &Path) -> Result<ControlPlane, Error> {
         let files = files.iter().map(|path| path.to_path_buf()).collect();
-        let config = Config { files, data: data.to_owned(), xds: ANY_PORT.parse().unwrap() };
+        let store = StoreConfig::Embedded { directory: data.to_owned() };
+        let config = Config { files, store, xds: ANY_PORT.parse().unwrap() };
         ControlPlane::open(config, &Ready::default()).await
     }
 

@@ -15,6 +15,7 @@ mod bpf;
 mod clients;
 mod envoy;
 mod machine;
+mod postgres;
 
 /// A set of tools that belong together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -25,11 +26,13 @@ pub(crate) enum Part {
     Envoy,
     /// The programs that the tests and the demo run inside the mesh.
     Clients,
+    /// A PostgreSQL server for the tests of replicas.
+    Postgres,
     /// qemu and what unpacks kernels.
     Vm,
 }
 
-const ALL: [Part; 4] = [Part::Bpf, Part::Envoy, Part::Clients, Part::Vm];
+const ALL: [Part; 5] = [Part::Bpf, Part::Envoy, Part::Clients, Part::Postgres, Part::Vm];
 
 /// Packages appear in steps: LLVM's version follows from rustc's, bpf-linker needs both.
 const ROUNDS_MAX: usize = 4;
@@ -125,6 +128,7 @@ fn find(parts: &[Part], apt: &Apt) -> Result<Vec<Missing>> {
             Part::Bpf => missing.extend(bpf::missing(apt)?),
             Part::Envoy => missing.extend(envoy::missing()),
             Part::Clients => missing.extend(clients::missing(clients::CLIENTS)),
+            Part::Postgres => missing.extend(postgres::missing()),
             Part::Vm => missing.extend(clients::missing(machine::MACHINE)),
         }
     }
@@ -196,6 +200,7 @@ fn name(part: Part) -> &'static str {
         Part::Bpf => "bpf",
         Part::Envoy => "envoy",
         Part::Clients => "clients",
+        Part::Postgres => "postgres",
         Part::Vm => "vm",
     }
 }
@@ -205,6 +210,7 @@ fn describe(part: Part) -> String {
         Part::Bpf => bpf::describe(),
         Part::Envoy => envoy::find().map_or_else(String::new, |path| path.display().to_string()),
         Part::Clients => clients::describe(clients::CLIENTS),
+        Part::Postgres => postgres::describe(),
         Part::Vm => clients::describe(machine::MACHINE),
     }
 }

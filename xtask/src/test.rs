@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Only tests whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Run the suite `replicas` over 50 killed and paused leaders, not a few.
+    #[arg(long)]
+    long: bool,
 }
 
 /// What a suite, or all of them, came to.
@@ -75,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         match suite.hindrance()? {
             Some(reason) => skipped.push(Skipped { suite: suite.name, reason }),
             None => {
-                totals += run_suite(suite, built.as_ref(), args.filter.as_deref()).unwrap_or_else(|error| {
+                totals += run_suite(suite, built.as_ref(), args).unwrap_or_else(|error| {
                     println!("suite {} could not be run to its end: {error:#}", suite.name);
                     Totals { failed: 1, ..Totals::default() }
                 });
@@ -120,20 +123,20 @@ fn list(all: &[Suite]) -> Result<()> {
     Ok(())
 }
 
-fn run_suite(suite: &Suite, built: Option<&Built>, filter: Option<&str>) -> Result<Totals> {
+fn run_suite(suite: &Suite, built: Option<&Built>, args: &Args) -> Result<Totals> {
     println!("== {}: {}", suite.name, suite.about);
     let start = Instant::now();
     let mut totals = match (suite.kind, built) {
         (Kind::Lint, _) => lint::run(),
-        (Kind::Unit, Some(built)) => libtest::run_all(&built.unit, &built.kuma_dns, suite, filter)?,
+        (Kind::Unit, Some(built)) => libtest::run_all(&built.unit, &built.kuma_dns, suite, args)?,
         (Kind::File, Some(built)) => match built.files.get(suite.name) {
-            Some(binary) => libtest::run_all(std::slice::from_ref(binary), &built.kuma_dns, suite, filter)?,
+            Some(binary) => libtest::run_all(std::slice::from_ref(binary), &built.kuma_dns, suite, args)?,
             None => bail!("tests/tests/{}.rs was built into no binary", suite.name),
         },
         (Kind::Vm, Some(built)) => vmtest::run(&built.guest_binaries()?)?,
         (_, None) => bail!("suite {} needs a build", suite.name),
     };
-    if totals == Totals::default() && filter.is_none() {
+    if totals == Totals::default() && args.filter.is_none() {
         println!("suite {} ran no test", suite.name);
         totals.failed += 1;
     }

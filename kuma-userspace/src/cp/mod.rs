@@ -41,7 +41,8 @@ use self::resources::{Resources, files};
 use self::settings::Settings;
 use self::snapshot::Snapshot;
 use self::status::StatusCell;
-use self::store::{Embedded, StoreError};
+use self::store::postgres::{self, Postgres, Replica};
+use self::store::{Embedded, Store, StoreError};
 use self::watch::Watch;
 use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
 
@@ -51,9 +52,18 @@ pub struct Config {
     /// Resource files and directories of them; they are followed.
     pub files: Vec<PathBuf>,
     /// Where the VIPs are stored.
-    pub data: PathBuf,
+    pub store: StoreConfig,
     /// Where proxies and agents connect.
     pub xds: SocketAddr,
+}
+
+/// Which store, and where it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreConfig {
+    /// A file in this directory, for this control plane alone.
+    Embedded { directory: PathBuf },
+    /// A database for any number of control planes.
+    Postgres(postgres::Settings),
 }
 
 /// What the files hold.
@@ -109,6 +119,8 @@ pub struct ControlPlane {
     watch: Watch,
     xds: xds::Server,
     status: StatusCell,
+    /// Our part among those that use the store.
+    replica: Option<Replica>,
 }
 
 impl ControlPlane {
@@ -118,7 +130,7 @@ impl ControlPlane {
     /// See [`Error`].
     pub async fn open(config: Config, ready: &Ready) -> Result<Self, Error> {
         let awaited = ready.wait_for("the VIPs of the resource files");
-        let Config { files: paths, data, xds } = config;
+        let Config { files: paths, store, xds } = config;
         // Taken before reading: an edit in between is seen by the watch.
         let (paths, seen, resources) = blocking(move || {
             let seen = files::fingerprint(&paths);
@@ -131,15 +143,15 @@ impl ControlPlane {
         status.update(|status| status.files.clone_from(&paths));
         let (sender, receiver) = channel::channel(Arc::new(resources));
         let reported = status.clone();
+        let (store, replica) = open_store(store).await?;
         let publish = blocking(move || {
-            let store = Embedded::open(&data)?;
-            let publisher = Publisher::open(Box::new(store), &receiver.borrow().settings)?;
+            let publisher = Publisher::open(store, &receiver.borrow().settings)?;
             Ok(Publish::first(publisher, receiver, reported)?)
         })
         .await?;
         drop(awaited);
         let watch = Watch { paths, seen, resources: sender, status: status.clone() };
-        Ok(Self { publish, watch, xds, status })
+        Ok(Self { publish, watch, xds, status, replica })
     }
 
     /// What is decided and stored, now and from now on.
@@ -173,8 +185,24 @@ impl ControlPlane {
         tasks.spawn("drain relay", relay(drain, trigger, own.clone()));
         tasks.spawn("watch", self.watch.run(own.clone()));
         tasks.spawn("publish", self.publish.run(own.clone()));
+        if let Some(replica) = self.replica {
+            tasks.spawn("replica", replica.run(own.clone()));
+        }
         tasks.spawn("xds", self.xds.run(snapshots, own));
         Ok(tasks.run().await?)
+    }
+}
+
+async fn open_store(config: StoreConfig) -> Result<(Box<dyn Store>, Option<Replica>), Error> {
+    match config {
+        StoreConfig::Embedded { directory } => {
+            let store = blocking(move || Ok(Embedded::open(&directory)?)).await?;
+            Ok((Box::new(store), None))
+        }
+        StoreConfig::Postgres(settings) => {
+            let (store, replica) = Postgres::connect(&settings).await?;
+            Ok((Box::new(store), Some(replica)))
+        }
     }
 }
 

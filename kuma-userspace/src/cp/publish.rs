@@ -1,6 +1,7 @@
 //! Resources to snapshots: names, VIPs, the store. Knows no task and no channel; its calls block.
 //! Keeps: persist before publish (what the store refused is in no snapshot); a failure costs time, not VIPs: the state is
-//! read back from the store and the change tried again. Called by cp (open) and the task in publish::task.
+//! read back from the store and the change tried again; where another replica leads, what it stored is published and nothing
+//! is stored. Called by cp (open) and the task in publish::task.
 
 mod task;
 
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::allocator::{Allocator, Doubled, Family, Lost};
@@ -19,7 +21,7 @@ use super::resources::Resources;
 use super::settings::{Pools, Settings};
 use super::snapshot::{MeshSnapshot, PublishedService, Snapshot};
 use super::status::{self, StatusCell};
-use super::store::{Loaded, Quarantined, Store, StoreError};
+use super::store::{Loaded, Quarantined, Role, Store, StoreError};
 use crate::model::resource::{DEFAULT_MESH, Service, ServiceKey};
 use crate::model::view::Addresses;
 
@@ -28,12 +30,13 @@ pub(super) struct Publisher {
     store: Box<dyn Store>,
     clock: Clock,
     allocator: Allocator,
+    role: Role,
     pools: Pools,
     rest_secs: u64,
     quarantined: Vec<Quarantined>,
     /// Meshes that somebody may have a view of: they stay, if only empty, so that removals reach him.
     meshes: BTreeSet<Arc<str>>,
-    /// The allocator is ahead of the store, which refused its last step.
+    /// The allocator is ahead of the store, which refused its last step, or behind it, which another replica wrote.
     stale: bool,
 }
 
@@ -49,38 +52,69 @@ pub(super) struct Published {
 impl Publisher {
     pub(super) fn open(mut store: Box<dyn Store>, settings: &Settings) -> Result<Self, StoreError> {
         let loaded = store.load()?;
-        let clock = Clock::start(SystemTime::now(), &loaded.records);
+        let clock = Clock::start(loaded.wall.unwrap_or_else(SystemTime::now), &loaded.records);
+        let role = loaded.role.clone();
         let (pools, rest_secs) = (settings.pools, settings.rest_secs);
         let (allocator, quarantined) = take_up(loaded, pools, rest_secs, clock.now_secs());
         let meshes = BTreeSet::from([DEFAULT_MESH.into()]);
-        Ok(Self { store, clock, allocator, pools, rest_secs, quarantined, meshes, stale: false })
+        Ok(Self { store, clock, allocator, role, pools, rest_secs, quarantined, meshes, stale: false })
     }
 
-    /// Gives every service its VIPs and stores them.
+    /// Tells when the store may hold something new.
+    pub(super) fn news(&self) -> Option<watch::Receiver<u64>> {
+        self.store.news()
+    }
+
+    /// The store is read again before the next step.
+    pub(super) fn read_again(&mut self) {
+        self.stale = true;
+    }
+
+    /// Gives every service its VIPs and stores them; where another replica leads, takes what that one stored.
     pub(super) fn publish(&mut self, resources: &Resources) -> Result<Published, StoreError> {
-        let now_secs = self.clock.now_secs();
-        self.follow(&resources.settings, now_secs)?;
-        let changes = self.allocator.step(&resources.services, now_secs);
+        self.follow(&resources.settings)?;
+        match self.allocate(resources) {
+            Err(StoreError::Superseded) => {
+                self.follow(&resources.settings)?;
+                if self.role.allocates() {
+                    return Err(StoreError::Superseded);
+                }
+            }
+            outcome => outcome?,
+        }
+        let (snapshot, conflicts) = self.snapshot(resources);
+        let again_in = self
+            .allocator
+            .next_free_secs()
+            .map(|at_secs| at_secs.saturating_sub(self.clock.now_secs()).max(1));
+        Ok(Published { snapshot, conflicts, again_in: again_in.map(Duration::from_secs) })
+    }
+
+    fn allocate(&mut self, resources: &Resources) -> Result<(), StoreError> {
+        if !self.role.allocates() {
+            return Ok(());
+        }
+        let changes = self.allocator.step(&resources.services, self.clock.now_secs());
         if !changes.is_empty() {
             self.stale = true;
             self.store.commit(&changes)?;
             self.stale = false;
             debug!(stored = changes.puts.len(), deleted = changes.deletes.len(), "VIPs stored");
         }
-        let (snapshot, conflicts) = self.snapshot(resources);
-        let again_in = self.allocator.next_free_secs().map(|at_secs| at_secs.saturating_sub(now_secs).max(1));
-        Ok(Published { snapshot, conflicts, again_in: again_in.map(Duration::from_secs) })
+        Ok(())
     }
 
     /// Makes the allocator fit the store and the settings.
-    fn follow(&mut self, settings: &Settings, now_secs: u64) -> Result<(), StoreError> {
+    fn follow(&mut self, settings: &Settings) -> Result<(), StoreError> {
         let (pools, rest_secs) = (settings.pools, settings.rest_secs);
         if self.stale {
             let loaded = self.store.load()?;
-            (self.allocator, self.quarantined) = take_up(loaded, pools, rest_secs, now_secs);
+            self.clock.follow(loaded.wall, &loaded.records);
+            self.role = loaded.role.clone();
+            (self.allocator, self.quarantined) = take_up(loaded, pools, rest_secs, self.clock.now_secs());
             self.stale = false;
         } else if (pools, rest_secs) != (self.pools, self.rest_secs) {
-            warn_doubled(&self.allocator.reconfigure(pools, rest_secs, now_secs));
+            warn_doubled(&self.allocator.reconfigure(pools, rest_secs, self.clock.now_secs()));
         }
         (self.pools, self.rest_secs) = (pools, rest_secs);
         Ok(())
@@ -157,6 +191,7 @@ impl Publisher {
             since_secs: record.since_secs,
             reason: record.reason.clone(),
         });
+        let replica = status::replica(&self.role);
         let (starving, pools, quarantined) =
             (starving.collect::<Vec<_>>(), pools.collect(), quarantined.collect());
         cell.update(|status| {
@@ -164,6 +199,7 @@ impl Publisher {
             status.services = resources.services.len();
             status.published = published.snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
             status.store_error = None;
+            status.replica = replica;
             status.conflicts = published.conflicts.clone();
             status.starving = starving;
             status.quarantined = quarantined;

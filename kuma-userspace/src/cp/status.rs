@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::store::Role;
+
 /// The state of the control plane at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +30,27 @@ pub struct Status {
     /// Records of the store that could not be read and were set aside.
     pub quarantined: Vec<Quarantined>,
     pub pools: Vec<Pool>,
+    /// Where several replicas use one store: which part this one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
+}
+
+/// This control plane among its replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "role", rename_all = "camelCase")]
+pub enum Replica {
+    /// It allocates for all.
+    Leader { epoch: u64 },
+    /// It publishes what the leader stores.
+    Follower { leader: String },
+}
+
+pub(super) fn replica(role: &Role) -> Option<Replica> {
+    match role {
+        Role::Sole => None,
+        Role::Leader { epoch } => Some(Replica::Leader { epoch: *epoch }),
+        Role::Follower { leader } => Some(Replica::Follower { leader: leader.clone() }),
+    }
 }
 
 /// A service that waits for an address.

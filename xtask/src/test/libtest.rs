@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use xtask::{cargo, ending_with_us, with_our_path};
 
-use super::Totals;
 use super::build::Binary;
 use super::suites::{Kind, Order, Suite};
+use super::{Args, Totals};
 
 /// A binary that runs longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
@@ -24,20 +24,22 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long the last lines of an ended binary are waited for.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
+/// Tells a test that has a short and a long form to take the long one.
+const LONG_ENV: &str = "KUMA_DNS_TEST_LONG";
+
 /// Proxies of the environment are for fetching, not for talking to our own servers.
 const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"];
 
 /// Runs the binaries of one suite, one after the other; of the unit suite the documented examples as well.
-pub(super) fn run_all(
-    binaries: &[Binary],
-    kuma_dns: &Path,
-    suite: &Suite,
-    filter: Option<&str>,
-) -> Result<Totals> {
+pub(super) fn run_all(binaries: &[Binary], kuma_dns: &Path, suite: &Suite, args: &Args) -> Result<Totals> {
+    let filter = args.filter.as_deref();
     let mut totals = Totals::default();
     for binary in binaries {
         let mut command = ending_with_us(&binary.path);
         command.env("KUMA_DNS_BIN", kuma_dns);
+        if args.long {
+            command.env(LONG_ENV, "1");
+        }
         command.current_dir(&binary.folder).args(filter);
         if suite.order == Order::Serial {
             command.arg("--test-threads=1");

@@ -50,6 +50,7 @@ const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("apply", &[], Privilege::Anyone, Order::Parallel),
     ("dns_allocations", &[], Privilege::Anyone, Order::Parallel),
     ("install", &[], Privilege::Anyone, Order::Parallel),
+    ("replicas", &[Part::Postgres], Privilege::Anyone, Order::Parallel),
     ("dns", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("envoy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("proxy", &[Part::Envoy], Privilege::Root, Order::Parallel),
@@ -58,7 +59,7 @@ const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("load", &[Part::Bpf, Part::Envoy, Part::Clients], Privilege::Root, Order::Serial),
 ];
 
-/// What a file needs that has no line of its own.
+/// What a file needs that has no line of its own: everything that most of them need.
 const EVERYTHING: (&[Part], Privilege, Order) =
     (&[Part::Bpf, Part::Envoy, Part::Clients], Privilege::Root, Order::Parallel);
 

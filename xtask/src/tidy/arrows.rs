@@ -30,6 +30,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aya_log", &["kernel"]),
     ("caps", &["kernel"]),
     ("redb", &["cp"]),
+    ("sqlx", &["cp"]),
     ("notify_debouncer_full", &["cp"]),
     ("serde_saphyr", &["cp"]),
     ("tonic", &["wire", "agent", "cp"]),

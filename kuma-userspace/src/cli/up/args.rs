@@ -143,6 +143,7 @@ impl Args {
             keep_datapath: datapath.keep_datapath,
             beside: None,
         };
-        Config { paths, format, control_plane: cp::Config { files, data, xds }, agent }
+        let store = cp::StoreConfig::Embedded { directory: data };
+        Config { paths, format, control_plane: cp::Config { files, store, xds }, agent }
     }
 }

@@ -1,4 +1,4 @@
-//! Publishes whenever resources change, when rested addresses can help, and again after the store failed.
+//! Publishes whenever resources change, when another replica stored something, when rested addresses can help, and again after the store failed.
 //! Keeps: a snapshot is sent only when it differs, and only after it was stored. Started by cp.
 
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(in crate::cp) struct Publish {
     pub(in crate::cp) snapshots: watch::Sender<Arc<Snapshot>>,
     status: StatusCell,
     again_in: Option<Duration>,
+    /// What others do to the store, if there are others.
+    news: Option<watch::Receiver<u64>>,
 }
 
 /// Why publishing ended.
@@ -42,11 +44,12 @@ impl Publish {
         status: StatusCell,
     ) -> Result<Self, StoreError> {
         let now = resources.borrow().clone();
+        let news = publisher.news();
         let published = publisher.publish(&now)?;
         publisher.report(&now, &published, &status);
         let again_in = published.again_in;
         let snapshots = watch::channel(Arc::new(published.snapshot)).0;
-        Ok(Self { publisher, resources, snapshots, status, again_in })
+        Ok(Self { publisher, resources, snapshots, status, again_in, news })
     }
 
     pub(in crate::cp) async fn run(mut self, drain: Drain) -> Result<(), PublishError> {
@@ -62,6 +65,7 @@ impl Publish {
             tokio::select! {
                 () = drain.requested() => return Ok(()),
                 () = timer => {}
+                () = heard(&mut self.news) => self.publisher.read_again(),
                 changed = self.resources.changed() => if changed.is_err() {
                     // Whoever reads the files has ended; everybody else is about to.
                     drain.requested().await;
@@ -88,6 +92,17 @@ impl Publish {
             };
         }
     }
+}
+
+/// Returns when the store may hold something new; never where nobody else writes it.
+async fn heard(news: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = news
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *news = None;
+    std::future::pending().await
 }
 
 type Stepped = (Publisher, Result<Published, StoreError>);

@@ -1,5 +1,6 @@
 //! A record as bytes: a checksum, then JSON, which later versions can extend and people can read.
-//! Keeps: bytes that were changed by anything but us are never taken for a record. Called by store::embedded.
+//! Keeps: bytes that were changed by anything but us are never taken for a record. Called by store::embedded and
+//! store::postgres.
 
 use std::net::IpAddr;
 

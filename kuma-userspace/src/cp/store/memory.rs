@@ -26,7 +26,7 @@ impl Memory {
 
 impl Store for Memory {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        Ok(Loaded { records: self.records.values().cloned().collect(), quarantined: Vec::new() })
+        Ok(Loaded { records: self.records.values().cloned().collect(), ..Loaded::default() })
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {

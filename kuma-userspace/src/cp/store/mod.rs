@@ -5,12 +5,18 @@
 mod codec;
 mod embedded;
 mod memory;
+pub mod postgres;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
 
 pub use self::codec::Damage;
 pub use self::embedded::Embedded;
 pub use self::memory::Memory;
+pub use self::postgres::Postgres;
 use super::allocator::Changes;
 use super::record::Record;
 use crate::model::resource::ServiceKey;
@@ -26,8 +32,14 @@ pub trait Store: Send + 'static {
     /// Stores a batch, in the versions that its records say (0: there must be none yet), each raised by one.
     ///
     /// # Errors
-    /// Nothing of the batch is stored: a version was not the expected one, or the store failed.
+    /// Nothing of the batch is stored: a version was not the expected one, another replica has led since the last `load`,
+    /// or the store failed. After any of them `load` comes first.
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError>;
+
+    /// Counts up whenever `load` may find something new, for stores that others write as well.
+    fn news(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// What a store holds.
@@ -35,6 +47,29 @@ pub trait Store: Send + 'static {
 pub struct Loaded {
     pub records: Vec<Record>,
     pub quarantined: Vec<Quarantined>,
+    /// Who may commit on top of this.
+    pub role: Role,
+    /// The clock that all who use the store share, if there is one.
+    pub wall: Option<SystemTime>,
+}
+
+/// This process among those that use the store.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// There is no other.
+    #[default]
+    Sole,
+    /// It allocates for all; the epoch rises with every new leader.
+    Leader { epoch: u64 },
+    /// It publishes what the leader has stored. The name is empty when there never was one.
+    Follower { leader: String },
+}
+
+impl Role {
+    /// May this process allocate?
+    pub fn allocates(&self) -> bool {
+        !matches!(self, Self::Follower { .. })
+    }
 }
 
 /// A record that was set aside, with its bytes, because it could not be read.
@@ -68,6 +103,23 @@ pub enum StoreError {
     Failed { verb: &'static str, path: PathBuf, source: Box<redb::Error> },
     #[error("record of service {service} has version {found}, expected {expected}: somebody else changed it")]
     Conflict { service: ServiceKey, expected: u64, found: u64 },
+    #[error(
+        "cannot connect to PostgreSQL, {place}: is it running and reachable, and may this user come from this host \
+         (pg_hba.conf, store.postgres)?"
+    )]
+    Connect { place: Arc<str>, source: Option<Box<sqlx::Error>> },
+    #[error("cannot {verb} PostgreSQL, {place}")]
+    Query { verb: &'static str, place: Arc<str>, source: Box<sqlx::Error> },
+    #[error("cannot {verb} PostgreSQL, {place}: no answer in time, is it overloaded or cut off?")]
+    Silent { verb: &'static str, place: Arc<str> },
+    #[error(
+        "cannot bring the tables up to date in PostgreSQL, {place}: this user must be allowed to create tables"
+    )]
+    Migrate { place: Arc<str>, source: Box<sqlx::migrate::MigrateError> },
+    #[error("PostgreSQL, {place}, has tables of a newer kuma-dns (migration {found}): use that version")]
+    Newer { place: Arc<str>, found: i64 },
+    #[error("another replica leads since the store was read: nothing was stored")]
+    Superseded,
     #[error("record of service {service} cannot be written")]
     Encode { service: ServiceKey, source: serde_json::Error },
 }

@@ -113,7 +113,7 @@ impl Tables {
                 self.forget_before(kept_since_secs)?;
                 quarantined.retain(|record| record.since_secs >= kept_since_secs);
             }
-            Ok(Loaded { records: read.records, quarantined })
+            Ok(Loaded { records: read.records, quarantined, ..Loaded::default() })
         })
     }
 
