@@ -91,6 +91,10 @@ fn carry_out(ctx: SockAddr, sock: Sock, call: &Call, on_device: bool, decision: 
         Connect::Pass => maps::forget_orig(sock),
         Connect::Refuse => return refuse(ctx, call, on_device, decision),
         Connect::Indexed(to) => ctx.set_endpoint(to),
+        Connect::Nowhere(to) => {
+            maps::forget_orig(sock);
+            ctx.set_endpoint(to);
+        }
         Connect::Remember(to, orig) => {
             if !maps::remember_orig(sock, &orig) {
                 return refuse(ctx, call, on_device, Decision::<Connect>::no_memory());

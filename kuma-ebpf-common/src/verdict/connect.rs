@@ -23,6 +23,8 @@ pub enum Connect {
     Pass,
     /// Fails at once with ECONNREFUSED.
     Refuse,
+    /// Succeeds, and reaches nobody: port 0 of loopback.
+    Nowhere(Endpoint),
     /// Goes to an indexed loopback address: the address itself says what was meant.
     Indexed(Endpoint),
     /// Goes to a loopback port; the socket remembers the original.
@@ -71,6 +73,12 @@ fn connect_vip(call: &Call, pod: &PodEntry, look: &impl Lookups) -> Decision<Con
     let Call { to, protocol } = *call;
     if pod.flags & POD_VIPS == 0 {
         return pass(Reason::VipsOff);
+    }
+    if protocol == UDP && to.addr.is_v4() && !is_proxy(pod, look) {
+        // getaddrinfo() connects a UDP socket to each address and puts those that fail last (RFC 6724 section 6, rule
+        // 1). IPv4 VIPs come first: they cost less, and each has a pool of source ports of its own.
+        let nowhere = Endpoint { addr: Addr::LOCALHOST_V4, port: Port::ZERO };
+        return Decision::new(Connect::Nowhere(nowhere), Reason::VipProbed);
     }
     if protocol != TCP {
         return refuse_unless_proxy(Reason::VipNotTcp, pod, look);

@@ -65,6 +65,7 @@ reasons! {
     29 OriginalNoRoom "original_no_room" "SO_ORIGINAL_DST with too small a buffer: not answered"
     30 ListenerMarked "listener_marked" "bind of a listener: its accepted sockets inherit their namespace"
     31 DnsUnserved "dns_unserved" "port 53, but the resolver does not listen: left to the nameserver that was asked"
+    32 VipProbed "vip_probed" "a UDP connect to an IPv4 address of a VIP range, as address sorting does: connected to nowhere"
 }
 
 impl Reason {

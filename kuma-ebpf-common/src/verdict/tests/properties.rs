@@ -68,7 +68,11 @@ proptest! {
         let node = node();
         prop_assume!(node.ranges.contain(call.to.addr));
         let known = call.protocol == TCP && node.vips.contains_key(&(call.to.addr.words(), call.to.port.get()));
-        prop_assert_eq!(connect(&call, &node).verdict == Connect::Refuse, !known);
+        let probed = call.protocol == UDP && call.to.addr.is_v4();
+        let nobody = Connect::Nowhere(Endpoint { addr: Addr::LOCALHOST_V4, port: Port::ZERO });
+        let verdict = connect(&call, &node).verdict;
+        prop_assert_eq!(verdict == Connect::Refuse, !known && !probed);
+        prop_assert_eq!(verdict == nobody, probed);
         prop_assert_eq!(sendmsg(&call, nowhere(), &node).verdict, Send::Refuse);
     }
 
