@@ -16,6 +16,7 @@ pub mod netns;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod relay;
 pub mod resolver;
 pub mod sim;
 pub mod upstream;

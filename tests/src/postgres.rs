@@ -29,11 +29,11 @@ pub struct Postgres {
     // Before the directory: the server ends first.
     server: Process,
     port: u16,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Postgres {
-    /// Makes a cluster and starts it.
+    /// Makes a cluster and starts it. It speaks TLS to those who ask for it, with a certificate for 127.0.0.1.
     ///
     /// # Errors
     /// PostgreSQL is not installed (`cargo xtask setup`), or does not start.
@@ -43,8 +43,7 @@ impl Postgres {
             let owner = owner()?;
             chown(directory.path(), Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
         }
-        let (data, log) = (directory.path().join("data"), directory.path().join("log"));
-        let mut initdb = command("initdb")?;
+        let mut initdb = command(find("initdb")?)?;
         initdb.args([
             "--auth=trust",
             "--no-sync",
@@ -52,17 +51,39 @@ impl Postgres {
             "--encoding=UTF8",
             "--username=postgres",
         ]);
-        let made = initdb.arg("--pgdata").arg(&data).output().context("cannot run initdb")?;
-        ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        run(initdb.arg("--pgdata").arg(directory.path().join("data")))?;
+        certify(directory.path())?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut postgres = command("postgres")?;
-        postgres.arg("-D").arg(&data).arg("-k").arg(directory.path()).args(["-p", &port.to_string()]);
-        postgres.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
-        let server = Process::start(postgres, &log)?;
-        let mut started = Self { server, port, _directory: directory };
-        holds_within(START_SECS, || started.server.ended().is_some() || started.sql("SELECT 1").is_ok());
-        started.sql("SELECT 1").with_context(|| format!("PostgreSQL said:\n{}", started.server.said()))?;
+        let server = serve(directory.path(), port)?;
+        let mut started = Self { server, port, directory };
+        started.answers()?;
         Ok(started)
+    }
+
+    /// Ends the server, with every connection, and starts it on the same data and port.
+    ///
+    /// # Errors
+    /// It does not end or does not start.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.end()?;
+        self.server = serve(self.directory.path(), self.port)?;
+        self.answers()
+    }
+
+    /// Who vouches for the server's certificate.
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    fn answers(&mut self) -> anyhow::Result<()> {
+        holds_within(START_SECS, || self.server.ended().is_some() || self.sql("SELECT 1").is_ok());
+        self.sql("SELECT 1").with_context(|| format!("PostgreSQL said:\n{}", self.server.said())).map(drop)
+    }
+
+    /// SIGTERM would wait for every client (pg_ctl(1), smart shutdown).
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.server.signal(Signal::SIGINT);
+        self.server.wait(END_SECS).map(drop)
     }
 
     /// How the control plane gets there.
@@ -106,19 +127,56 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGTERM would wait for every client (pg_ctl(1), smart shutdown).
-        self.server.signal(Signal::SIGINT);
-        let _ = self.server.wait(END_SECS);
+        // If it does not end, dropping the process says the rest.
+        let _ = self.end();
     }
+}
+
+fn serve(directory: &Path, port: u16) -> anyhow::Result<Process> {
+    let mut postgres = command(find("postgres")?)?;
+    postgres.arg("-D").arg(directory.join("data")).arg("-k").arg(directory).args(["-p", &port.to_string()]);
+    let (certificate, key) = (directory.join("server.pem"), directory.join("server.key"));
+    let settings = ["listen_addresses=127.0.0.1".to_owned(), "fsync=off".to_owned(), "ssl=on".to_owned()];
+    let files =
+        [format!("ssl_cert_file={}", certificate.display()), format!("ssl_key_file={}", key.display())];
+    for setting in settings.iter().chain(&files) {
+        postgres.arg("-c").arg(setting);
+    }
+    Process::start(postgres, &directory.join("log"))
+}
+
+/// Makes an authority and a certificate of it.
+fn certify(directory: &Path) -> anyhow::Result<()> {
+    let make = |name: &str, rest: &[&str]| {
+        let mut openssl = command("openssl".into())?;
+        openssl.current_dir(directory).args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]);
+        openssl.args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=kuma-dns test"]);
+        openssl.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]).args(rest);
+        run(&mut openssl)
+    };
+    make("ca", &[])?;
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=IP:127.0.0.1"];
+    make("server", &[&["-CA", "ca.pem", "-CAkey", "ca.key"], &leaf[..]].concat())
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let ended = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    ensure!(
+        ended.status.success(),
+        "{:?}: {}",
+        command.get_program(),
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    Ok(())
 }
 
 fn owner() -> anyhow::Result<User> {
     User::from_name(OWNER)?.with_context(|| format!("there is no user {OWNER}: run `cargo xtask setup`"))
 }
 
-/// A program of the server's, run by somebody who is not root.
-fn command(program: &str) -> anyhow::Result<Command> {
-    let mut command = Command::new(find(program)?);
+/// A program that is run by the server's owner.
+fn command(program: PathBuf) -> anyhow::Result<Command> {
+    let mut command = Command::new(program);
     if geteuid().is_root() {
         let owner = owner()?;
         command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw()).current_dir("/");
@@ -126,7 +184,7 @@ fn command(program: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The newest version's.
+/// A program of the newest version.
 fn find(program: &str) -> anyhow::Result<PathBuf> {
     let versions = Path::new(VERSIONS).read_dir().into_iter().flatten().flatten();
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();

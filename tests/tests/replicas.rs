@@ -1,5 +1,5 @@
-//! Replicas on a real PostgreSQL: compare-and-swap, fencing, and leaders that are killed and paused while services come and
-//! go. The database's own log of every change is judged in the end, not what the replicas say of themselves.
+//! Replicas on a real PostgreSQL: compare-and-swap, fencing, and leaders that are killed, paused and cut off while services
+//! come and go. The database's own log of every change is judged in the end, not what the replicas say of themselves.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +10,11 @@ use std::process::Command;
 use harness::audit::{self, Observation};
 use harness::postgres::Postgres as Server;
 use harness::process::Process;
+use harness::relay::Relay;
 use harness::wait::wait_until;
 use kuma_dns::cp::allocator::Changes;
 use kuma_dns::cp::record::Record;
+use kuma_dns::cp::store::postgres::{Settings, Tls, TlsMode};
 use kuma_dns::cp::store::{Postgres, Role, Store, StoreError};
 use kuma_dns::model::resource::ServiceKey;
 use kuma_dns::rt::Drain;
@@ -20,7 +22,7 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
-/// How often the leader is killed or paused.
+/// How often the leader is killed, paused or cut off.
 const ROUNDS: usize = 4;
 /// The same under `cargo xtask test replicas --long`, which sets the variable.
 const LONG_ROUNDS: usize = 50;
@@ -151,6 +153,36 @@ fn a_server_that_is_not_there_and_tables_of_a_newer_version_are_refused_in_words
     );
 }
 
+#[test]
+fn tls_is_checked_as_far_as_it_was_asked_for() {
+    let (server, runtime) = (Server::start().unwrap(), Runtime::new().unwrap());
+    let connect = |host: &str, mode, ca| {
+        let tls = Tls { mode, ca, certificate: None };
+        let settings = Settings { host: host.into(), tls, ..server.settings() };
+        let connected = runtime.block_on(Postgres::connect(&settings))?;
+        let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                         WHERE application_name = 'kuma-dns'";
+        let encrypted = server.sql(encrypted).unwrap();
+        drop(connected);
+        Ok::<_, StoreError>(encrypted)
+    };
+    let ca = || Some(server.authority());
+    assert_eq!(connect("127.0.0.1", TlsMode::VerifyFull, ca()).unwrap(), "t");
+    assert_eq!(
+        connect("localhost", TlsMode::VerifyCa, ca()).unwrap(),
+        "t",
+        "the certificate is for 127.0.0.1"
+    );
+    assert_eq!(connect("127.0.0.1", TlsMode::VerifyNone, None).unwrap(), "t");
+    let name = connect("localhost", TlsMode::VerifyFull, ca()).unwrap_err();
+    assert!(matches!(name, StoreError::Connect { source: Some(_), .. }), "another host: {name}");
+    let authority = connect("127.0.0.1", TlsMode::VerifyCa, None).unwrap_err();
+    assert!(
+        matches!(authority, StoreError::Connect { source: Some(_), .. }),
+        "unknown authority: {authority}"
+    );
+}
+
 /// One line of a replica.
 #[derive(Clone, Debug, Deserialize)]
 struct Line {
@@ -169,14 +201,21 @@ struct Fleet {
     server: Server,
     directory: tempfile::TempDir,
     replicas: Vec<Process>,
+    /// What lies between each of them and the database.
+    relays: Vec<Relay>,
     logs: Vec<PathBuf>,
 }
 
 impl Fleet {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let fleet =
-            Self { server: Server::start().unwrap(), directory, replicas: Vec::new(), logs: Vec::new() };
+        let fleet = Self {
+            server: Server::start().unwrap(),
+            directory,
+            replicas: Vec::new(),
+            relays: Vec::new(),
+            logs: Vec::new(),
+        };
         // The tables are there before the trigger is, and the trigger before the first change.
         let runtime = Runtime::new().unwrap();
         let (_store, replica) = runtime.block_on(Postgres::connect(&fleet.server.settings())).unwrap();
@@ -192,15 +231,18 @@ impl Fleet {
     }
 
     fn add(&mut self) {
-        let replica = self.spawn();
+        let port = self.server.settings().port.get();
+        self.relays.push(Relay::start(([127, 0, 0, 1], port).into()).unwrap());
+        let replica = self.spawn(self.replicas.len());
         self.replicas.push(replica);
     }
 
-    fn spawn(&mut self) -> Process {
-        let settings = self.server.settings();
+    /// A process in this place.
+    fn spawn(&mut self, index: usize) -> Process {
+        let (settings, relay) = (self.server.settings(), self.relays[index].address());
         let log = self.directory.path().join(format!("replica-{}", self.logs.len()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_replica"));
-        command.arg(self.file()).args([&settings.host, &settings.port.get().to_string()]);
+        command.arg(self.file()).args([relay.ip().to_string(), relay.port().to_string()]);
         command.args([&settings.user, &settings.db_name]);
         self.logs.push(log.clone());
         Process::start(command, &log).unwrap()
@@ -241,6 +283,17 @@ impl Fleet {
         *replicas.iter().find(leads).unwrap()
     }
 
+    /// Fails when anything was wrong at any moment; returns what the database saw, and how much was published.
+    fn judge(&self) -> (Vec<audit::Change>, usize) {
+        let log = self.server.sql(audit::LOG).unwrap();
+        let log: Vec<audit::Change> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let seen = self.seen();
+        let wrong = audit::judge(&log, &seen, REST_SECS as f64);
+        assert!(!log.is_empty() && wrong.is_empty(), "{} changes: {wrong:#?}", log.len());
+        assert_eq!(self.server.sql("SELECT count(*) FROM kuma_dns_quarantine").unwrap(), "0");
+        (log, seen.len())
+    }
+
     /// Everything that was ever published, by whomever.
     fn seen(&self) -> Vec<Observation> {
         let lines = self.logs.iter().flat_map(|log| lines(log));
@@ -254,6 +307,15 @@ impl Fleet {
         };
         lines.flat_map(each).collect()
     }
+}
+
+/// What happens to a leader.
+#[derive(Clone, Copy)]
+enum Blow {
+    Kill,
+    Pause,
+    /// From the database, not from those who ask it.
+    Cut,
 }
 
 fn wanted(number: usize) -> BTreeSet<String> {
@@ -270,7 +332,19 @@ fn last(replica: &Process) -> Option<Line> {
 }
 
 #[test]
-fn no_vip_is_doubled_changed_or_given_too_early_while_leaders_are_killed_and_paused() {
+fn a_database_that_was_restarted_is_used_again() {
+    let mut fleet = Fleet::start();
+    fleet.edit(0);
+    (0..2).for_each(|_| fleet.add());
+    fleet.agree(&[0, 1], 0);
+    fleet.server.restart().unwrap();
+    fleet.edit(1);
+    fleet.agree(&[0, 1], 1);
+    fleet.judge();
+}
+
+#[test]
+fn no_vip_is_doubled_changed_or_given_too_early_while_leaders_are_lost() {
     let rounds = if std::env::var_os(LONG_ENV).is_some() { LONG_ROUNDS } else { ROUNDS };
     let mut fleet = Fleet::start();
     let mut number = 0;
@@ -289,41 +363,28 @@ fn no_vip_is_doubled_changed_or_given_too_early_while_leaders_are_killed_and_pau
         // The blow falls while the leader is about to store this edit.
         number += 1;
         fleet.edit(number);
-        let blow = if round % 2 == 0 { Signal::SIGKILL } else { Signal::SIGSTOP };
-        fleet.replicas[leader].signal(blow);
+        let blow = [Blow::Kill, Blow::Pause, Blow::Cut][round % 3];
+        match blow {
+            Blow::Kill => fleet.replicas[leader].signal(Signal::SIGKILL),
+            Blow::Pause => fleet.replicas[leader].signal(Signal::SIGSTOP),
+            Blow::Cut => fleet.relays[leader].cut(),
+        }
         fleet.agree(&others, number);
         let new = fleet.leader(&others);
         number += 1;
         fleet.edit(number);
         fleet.agree(&others, number);
-        if blow == Signal::SIGKILL {
-            fleet.replicas[leader] = fleet.spawn();
-        } else {
-            fleet.replicas[leader].signal(Signal::SIGCONT);
+        match blow {
+            Blow::Kill => fleet.replicas[leader] = fleet.spawn(leader),
+            Blow::Pause => fleet.replicas[leader].signal(Signal::SIGCONT),
+            Blow::Cut => fleet.relays[leader].join(),
         }
         fleet.agree(&all, number);
         assert_eq!(fleet.leader(&all), new, "who comes back follows");
     }
-    let log: Vec<audit::Change> = fleet
-        .server
-        .sql(audit::LOG)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let seen = fleet.seen();
-    assert!(
-        !log.is_empty() && seen.len() > rounds * EDITS * SERVICES,
-        "{} changes, {} VIPs seen",
-        log.len(),
-        seen.len()
-    );
-    let wrong = audit::judge(&log, &seen, REST_SECS as f64);
-    assert!(wrong.is_empty(), "{} changes: {wrong:#?}", log.len());
+    let (log, seen) = fleet.judge();
+    assert!(seen > rounds * EDITS * SERVICES, "{seen} VIPs seen");
     let epochs: BTreeSet<u64> = log.iter().map(|change| change.epoch).collect();
     assert!(epochs.len() > rounds, "every blow made a new leader: {epochs:?}");
-    // What all have published last is what is stored.
-    let stored = fleet.server.sql("SELECT count(*) FROM kuma_dns_quarantine").unwrap();
-    assert_eq!(stored, "0");
-    println!("{} changes, {} epochs, {} VIPs seen, none wrong", log.len(), epochs.len(), seen.len());
+    println!("{} changes, {} epochs, {seen} VIPs seen, none wrong", log.len(), epochs.len());
 }

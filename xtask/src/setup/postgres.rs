@@ -8,7 +8,6 @@ use xtask::find_tool;
 use super::{How, Missing};
 
 const VERSIONS: &str = "/usr/lib/postgresql";
-const PACKAGE: &str = "postgresql";
 
 /// The server of any version.
 fn server() -> Option<PathBuf> {
@@ -16,15 +15,19 @@ fn server() -> Option<PathBuf> {
     versions.map(|version| version.path().join("bin/postgres")).find(|file| file.is_file())
 }
 
-/// The server, and the client that asks it apart from what is tested.
+/// The server and what the tests need beside it.
 pub(super) fn missing() -> Vec<Missing> {
-    let found = [("postgres", server()), ("psql", find_tool("psql"))];
-    let missing = found.into_iter().filter(|(_, file)| file.is_none());
+    let wanted = [
+        ("postgres", server(), "postgresql", "replicas of the control plane share it"),
+        ("psql", find_tool("psql"), "postgresql", "asks it what replicas have stored"),
+        ("openssl", find_tool("openssl"), "openssl", "makes the certificate of the tests' PostgreSQL"),
+    ];
+    let missing = wanted.into_iter().filter(|(_, file, ..)| file.is_none());
     missing
-        .map(|(what, _)| Missing {
+        .map(|(what, _, package, why)| Missing {
             what: what.to_owned(),
-            why: "replicas of the control plane share it",
-            how: How::Apt(vec![PACKAGE.to_owned()]),
+            why,
+            how: How::Apt(vec![package.to_owned()]),
         })
         .collect()
 }
