@@ -370,7 +370,6 @@ fn no_vip_is_doubled_changed_or_given_too_early_while_leaders_are_lost() {
             Blow::Cut => fleet.relays[leader].cut(),
         }
         fleet.agree(&others, number);
-        let new = fleet.leader(&others);
         number += 1;
         fleet.edit(number);
         fleet.agree(&others, number);
@@ -380,7 +379,6 @@ fn no_vip_is_doubled_changed_or_given_too_early_while_leaders_are_lost() {
             Blow::Cut => fleet.relays[leader].join(),
         }
         fleet.agree(&all, number);
-        assert_eq!(fleet.leader(&all), new, "who comes back follows");
     }
     let (log, seen) = fleet.judge();
     assert!(seen > rounds * EDITS * SERVICES, "{seen} VIPs seen");

@@ -83,7 +83,7 @@ impl Publish {
                     published.again_in
                 }
                 Err(refused) => {
-                    error!(error = %chain(&refused), "VIPs were not stored, so nothing new is published");
+                    error!(error = %chain(&refused), "the store could not be read or written, so nothing new is published; it is tried again");
                     self.status.update(|status| status.store_error = Some(chain(&refused)));
                     let wait = retry;
                     retry = (retry * 2).min(RETRY_MAX);

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::cp::allocator::Changes;
-use crate::cp::store::Memory;
+use crate::cp::store::{Memory, Role};
 use crate::rt::Drain;
 
 /// A store whose next commits fail as often as it is told; both ends see the same records.
@@ -104,4 +104,51 @@ async fn a_store_that_failed_is_tried_again_without_another_edit() {
         tokio::join!(publish.run(drain), tokio::time::timeout(Duration::from_secs(10), edit));
     ended.unwrap();
     edited.expect("healed within the limit");
+}
+
+/// One replica's end of a shared store, with the epoch that it believes to lead in.
+#[derive(Clone)]
+struct Shared {
+    records: Arc<Mutex<Memory>>,
+    epoch: Arc<Mutex<u64>>,
+    /// Zero follows.
+    own: u64,
+}
+
+impl Store for Shared {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let loaded = self.records.lock().unwrap().load()?;
+        let epoch = *self.epoch.lock().unwrap();
+        let leads = self.own == epoch;
+        let role = if leads { Role::Leader { epoch } } else { Role::Follower { leader: "other".into() } };
+        Ok(Loaded { role, ..loaded })
+    }
+
+    fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        if self.own != *self.epoch.lock().unwrap() {
+            return Err(StoreError::Superseded);
+        }
+        self.records.lock().unwrap().commit(changes)
+    }
+}
+
+#[test]
+fn a_follower_publishes_what_the_leader_stored_and_an_old_leader_follows_at_once() {
+    let leading = Shared { records: Arc::default(), epoch: Arc::new(Mutex::new(1)), own: 1 };
+    let following = Shared { own: 2, ..leading.clone() };
+    let open = |store: &Shared| Publisher::open(Box::new(store.clone()), &Settings::default()).unwrap();
+    let (mut first, mut second) = (open(&leading), open(&following));
+    let alone = second.publish(&resources(&["a", "b"])).unwrap();
+    assert!(alone.snapshot.meshes["default"].services.is_empty(), "a follower hands out nothing");
+    let stored = first.publish(&resources(&["a", "b"])).unwrap();
+    second.read_again();
+    assert_eq!(second.publish(&resources(&["a", "b"])).unwrap().snapshot, stored.snapshot);
+    // The second takes over; the first does not know and has something to store.
+    *leading.epoch.lock().unwrap() = 2;
+    second.read_again();
+    let stored = second.publish(&resources(&["a", "b", "c"])).unwrap();
+    let refused = first.publish(&resources(&["a", "b", "d"])).unwrap();
+    let names: Vec<&String> = refused.snapshot.meshes["default"].services.keys().collect();
+    assert_eq!(names, ["a", "b"], "what the new leader has not stored is not published");
+    assert_eq!(first.publish(&resources(&["a", "b", "c"])).unwrap().snapshot, stored.snapshot);
 }
