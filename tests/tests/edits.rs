@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kuma_dns::cp::snapshot::Snapshot;
-use kuma_dns::cp::{Config, ControlPlane, Error, Status, StoreConfig};
+use kuma_dns::cp::store::StoreConfig;
+use kuma_dns::cp::{Config, ControlPlane, Error, Status};
 use kuma_dns::rt::{Drain, DrainTrigger, Ready};
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
@@ -27,7 +28,7 @@ struct Plane {
 impl Plane {
     async fn open(files: &[&Path], data: &Path) -> Result<ControlPlane, Error> {
         let files = files.iter().map(|path| path.to_path_buf()).collect();
-        let store = StoreConfig::Embedded { directory: data.to_owned() };
+        let store = StoreConfig::Embedded(data.to_owned());
         let config = Config { files, store, xds: ANY_PORT.parse().unwrap() };
         ControlPlane::open(config, &Ready::default()).await
     }

@@ -41,8 +41,8 @@ use self::resources::{Resources, files};
 use self::settings::Settings;
 use self::snapshot::Snapshot;
 use self::status::StatusCell;
-use self::store::postgres::{self, Postgres, Replica};
-use self::store::{Embedded, Store, StoreError};
+use self::store::postgres::Replica;
+use self::store::{StoreConfig, StoreError};
 use self::watch::Watch;
 use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
 
@@ -55,15 +55,6 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where proxies and agents connect.
     pub xds: SocketAddr,
-}
-
-/// Which store, and where it is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StoreConfig {
-    /// A file in this directory, for this control plane alone.
-    Embedded { directory: PathBuf },
-    /// A database for any number of control planes.
-    Postgres(postgres::Settings),
 }
 
 /// What the files hold.
@@ -143,7 +134,7 @@ impl ControlPlane {
         status.update(|status| status.files.clone_from(&paths));
         let (sender, receiver) = channel::channel(Arc::new(resources));
         let reported = status.clone();
-        let (store, replica) = open_store(store).await?;
+        let (store, replica) = store.open().await?;
         let publish = blocking(move || {
             let publisher = Publisher::open(store, &receiver.borrow().settings)?;
             Ok(Publish::first(publisher, receiver, reported)?)
@@ -190,19 +181,6 @@ impl ControlPlane {
         }
         tasks.spawn("xds", self.xds.run(snapshots, own));
         Ok(tasks.run().await?)
-    }
-}
-
-async fn open_store(config: StoreConfig) -> Result<(Box<dyn Store>, Option<Replica>), Error> {
-    match config {
-        StoreConfig::Embedded { directory } => {
-            let store = blocking(move || Ok(Embedded::open(&directory)?)).await?;
-            Ok((Box::new(store), None))
-        }
-        StoreConfig::Postgres(settings) => {
-            let (store, replica) = Postgres::connect(&settings).await?;
-            Ok((Box::new(store), Some(replica)))
-        }
     }
 }
 

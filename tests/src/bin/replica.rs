@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
-use kuma_dns::cp::store::postgres::Settings;
-use kuma_dns::cp::{Config, ControlPlane, StoreConfig};
+use kuma_dns::cp::store::{StoreConfig, postgres::Settings};
+use kuma_dns::cp::{Config, ControlPlane};
 use kuma_dns::model::view::Port;
 use kuma_dns::rt::{Drain, Ready};
 use serde_json::json;

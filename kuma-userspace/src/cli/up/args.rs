@@ -10,7 +10,7 @@ use crate::agent::{self, Ports, ProxySetup};
 use crate::cli::logs::Format;
 use crate::cli::paths::Paths;
 use crate::cli::port;
-use crate::cp;
+use crate::cp::{self, store::StoreConfig};
 use crate::kernel::BpfLog;
 use crate::model::datapath::{INDEXES, VIPS_CAPACITY};
 use crate::model::view::Port;
@@ -143,7 +143,7 @@ impl Args {
             keep_datapath: datapath.keep_datapath,
             beside: None,
         };
-        let store = cp::StoreConfig::Embedded { directory: data };
+        let store = StoreConfig::Embedded(data);
         Config { paths, format, control_plane: cp::Config { files, store, xds }, agent }
     }
 }

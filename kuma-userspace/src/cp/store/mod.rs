@@ -17,6 +17,7 @@ pub use self::codec::Damage;
 pub use self::embedded::Embedded;
 pub use self::memory::Memory;
 pub use self::postgres::Postgres;
+use self::postgres::Replica;
 use super::allocator::Changes;
 use super::record::Record;
 use crate::model::resource::ServiceKey;
@@ -39,6 +40,38 @@ pub trait Store: Send + 'static {
     /// Counts up whenever `load` may find something new, for stores that others write as well.
     fn news(&self) -> Option<watch::Receiver<u64>> {
         None
+    }
+}
+
+/// Which store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreConfig {
+    /// Forgets.
+    Memory,
+    /// In this directory, for one control plane alone.
+    Embedded(PathBuf),
+    /// In a database, for any number of control planes on the same resources.
+    Postgres(postgres::Settings),
+}
+
+impl StoreConfig {
+    /// Opens it. A store that others use as well comes with the task that plays our part among them.
+    ///
+    /// # Errors
+    /// It cannot be opened, or somebody else has it.
+    pub async fn open(self) -> Result<(Box<dyn Store>, Option<Replica>), StoreError> {
+        match self {
+            Self::Memory => Ok((Box::new(Memory::default()), None)),
+            Self::Embedded(directory) => {
+                // Reads the whole file, so on a thread that may block.
+                let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
+                Ok((Box::new(opened.map_err(StoreError::Panicked)??), None))
+            }
+            Self::Postgres(settings) => {
+                let (store, replica) = Postgres::connect(&settings).await?;
+                Ok((Box::new(store), Some(replica)))
+            }
+        }
     }
 }
 
@@ -118,6 +151,8 @@ pub enum StoreError {
     Migrate { place: Arc<str>, source: Box<sqlx::migrate::MigrateError> },
     #[error("PostgreSQL, {place}, has tables of a newer kuma-dns (migration {found}): use that version")]
     Newer { place: Arc<str>, found: i64 },
+    #[error("opening the store panicked")]
+    Panicked(#[source] tokio::task::JoinError),
     #[error("another replica leads since the store was read: nothing was stored")]
     Superseded,
     #[error("record of service {service} cannot be written")]
