@@ -382,6 +382,16 @@ fn no_vip_is_doubled_changed_or_given_too_early_while_leaders_are_lost() {
     }
     let (log, seen) = fleet.judge();
     assert!(seen > rounds * EDITS * SERVICES, "{seen} VIPs seen");
+    let mut stored = BTreeMap::new();
+    for change in &log {
+        stored.insert(change.key.trim_start_matches("default/").to_owned(), change.v4);
+    }
+    stored.retain(|_, v4| v4.is_some());
+    assert_eq!(
+        stored,
+        last(&fleet.replicas[0]).unwrap().vips,
+        "what was acknowledged last is what is stored"
+    );
     let epochs: BTreeSet<u64> = log.iter().map(|change| change.epoch).collect();
     assert!(epochs.len() > rounds, "every blow made a new leader: {epochs:?}");
     println!("{} changes, {} epochs, {seen} VIPs seen, none wrong", log.len(), epochs.len());
