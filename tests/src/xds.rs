@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use kuma_dns::agent::feed::{Feed, FeedConfig, Update};
 use kuma_dns::agent::proxy::{self, Confine, Proxy, ProxyConfig, ProxyMode, ProxyStatus};
-use kuma_dns::cp::snapshot::{MeshSnapshot, Protocol, PublishedService, Snapshot};
+use kuma_dns::cp::snapshot::{MeshSnapshot, Outbounds, Protocol, PublishedService, Snapshot};
 use kuma_dns::cp::xds::{Server, Status, StatusReader};
 use kuma_dns::model::name::Hostname;
 use kuma_dns::model::view::{Addresses, MeshView, Port};
@@ -75,10 +76,20 @@ where
 
 /// Mesh `default` with these services, and the TTL that removed VIPs rest twice.
 pub fn mesh(ttl_secs: u32, services: impl IntoIterator<Item = (String, PublishedService)>) -> Arc<Snapshot> {
+    shaped(Outbounds::Auto, ttl_secs, services)
+}
+
+/// [`mesh`] with outbounds of this shape.
+pub fn shaped(
+    outbounds: Outbounds,
+    ttl_secs: u32,
+    services: impl IntoIterator<Item = (String, PublishedService)>,
+) -> Arc<Snapshot> {
     let mesh = MeshSnapshot {
         domain: Hostname::parse("mesh").expect("valid"),
         ttl_secs,
         ranges: vec!["240.0.0.0/4".parse().expect("valid"), "fd00:fd00::/64".parse().expect("valid")],
+        outbounds,
         services: services.into_iter().collect(),
     };
     Arc::new(Snapshot { meshes: BTreeMap::from([(MESH.into(), mesh)]) })
@@ -158,9 +169,12 @@ impl ControlPlane {
     }
 }
 
+/// The admin interface of an Envoy, whoever started it.
+pub struct Admin(pub SocketAddr);
+
 /// A real Envoy under our supervisor.
 pub struct Envoy {
-    admin: SocketAddr,
+    admin: Admin,
     status: watch::Receiver<ProxyStatus>,
     trigger: DrainTrigger,
     tasks: JoinSet<()>,
@@ -193,7 +207,7 @@ impl Envoy {
         let (trigger, drain) = Drain::pair();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { proxy.run(drain).await.expect("Envoy starts") });
-        Ok(Self { admin: (Ipv4Addr::LOCALHOST, admin).into(), status, trigger, tasks })
+        Ok(Self { admin: Admin((Ipv4Addr::LOCALHOST, admin).into()), status, trigger, tasks })
     }
 
     /// Its process, while there is one.
@@ -202,13 +216,33 @@ impl Envoy {
         Some(nix::unistd::Pid::from_raw(i32::try_from(pid).ok()?))
     }
 
+    /// Ends it.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.trigger.request();
+        tokio::time::timeout(ADMIN_LIMIT, self.tasks.join_next()).await.context("Envoy does not end")?;
+        Ok(())
+    }
+}
+
+impl Deref for Envoy {
+    type Target = Admin;
+
+    fn deref(&self) -> &Admin {
+        &self.admin
+    }
+}
+
+impl Admin {
     /// Asks the admin interface.
     ///
     /// # Errors
     /// It does not answer, or not with 200.
     pub async fn get(&self, path: &str) -> anyhow::Result<String> {
         let ask = async {
-            let mut stream = TcpStream::connect(self.admin).await?;
+            let mut stream = TcpStream::connect(self.0).await?;
             stream
                 .write_all(
                     format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").as_bytes(),
@@ -272,16 +306,6 @@ impl Envoy {
             bail!("no stat {name}");
         };
         Ok(value.trim().parse()?)
-    }
-
-    /// Ends it.
-    ///
-    /// # Errors
-    /// It does not end in time.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.trigger.request();
-        tokio::time::timeout(ADMIN_LIMIT, self.tasks.join_next()).await.context("Envoy does not end")?;
-        Ok(())
     }
 }
 

@@ -39,7 +39,7 @@ pub use self::violation::{Invalid, Violation};
 use self::publish::{Publish, Publisher};
 use self::resources::{Resources, files};
 use self::settings::Settings;
-use self::snapshot::Snapshot;
+use self::snapshot::{Outbounds, Snapshot};
 use self::status::StatusCell;
 use self::store::postgres::Replica;
 use self::store::{StoreConfig, StoreError};
@@ -55,6 +55,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where proxies and agents connect.
     pub xds: SocketAddr,
+    /// How proxies are told of VIPs; `None` leaves it to the files.
+    pub outbounds: Option<Outbounds>,
 }
 
 /// What the files hold.
@@ -121,7 +123,7 @@ impl ControlPlane {
     /// See [`Error`].
     pub async fn open(config: Config, ready: &Ready) -> Result<Self, Error> {
         let awaited = ready.wait_for("the VIPs of the resource files");
-        let Config { files: paths, store, xds } = config;
+        let Config { files: paths, store, xds, outbounds } = config;
         // Taken before reading: an edit in between is seen by the watch.
         let (paths, seen, resources) = blocking(move || {
             let seen = files::fingerprint(&paths);
@@ -137,6 +139,7 @@ impl ControlPlane {
         let (store, replica) = store.open().await?;
         let publish = blocking(move || {
             let publisher = Publisher::open(store, &receiver.borrow().settings)?;
+            let publisher = publisher.with_outbounds(outbounds);
             Ok(Publish::first(publisher, receiver, reported)?)
         })
         .await?;

@@ -19,7 +19,7 @@ use super::clock::Clock;
 use super::names::{self, Names};
 use super::resources::Resources;
 use super::settings::{Pools, Settings};
-use super::snapshot::{MeshSnapshot, PublishedService, Snapshot};
+use super::snapshot::{MeshSnapshot, Outbounds, PublishedService, Snapshot};
 use super::status::{self, StatusCell};
 use super::store::{Loaded, Quarantined, Role, Store, StoreError};
 use crate::model::resource::{DEFAULT_MESH, Service, ServiceKey};
@@ -33,6 +33,8 @@ pub(super) struct Publisher {
     role: Role,
     pools: Pools,
     rest_secs: u64,
+    /// Said on the command line, it wins over the files.
+    outbounds: Option<Outbounds>,
     quarantined: Vec<Quarantined>,
     /// Meshes that somebody may have a view of: they stay, if only empty, so that removals reach him.
     meshes: BTreeSet<Arc<str>>,
@@ -57,7 +59,24 @@ impl Publisher {
         let (pools, rest_secs) = (settings.pools, settings.rest_secs);
         let (allocator, quarantined) = take_up(loaded, pools, rest_secs, clock.now_secs());
         let meshes = BTreeSet::from([DEFAULT_MESH.into()]);
-        Ok(Self { store, clock, allocator, role, pools, rest_secs, quarantined, meshes, stale: false })
+        let outbounds = None;
+        Ok(Self {
+            store,
+            clock,
+            allocator,
+            role,
+            pools,
+            rest_secs,
+            outbounds,
+            quarantined,
+            meshes,
+            stale: false,
+        })
+    }
+
+    /// Takes the shape of outbounds from the command line, if one was given.
+    pub(super) fn with_outbounds(self, outbounds: Option<Outbounds>) -> Self {
+        Self { outbounds, ..self }
     }
 
     /// Tells when the store may hold something new.
@@ -165,6 +184,7 @@ impl Publisher {
             domain: settings.domain.clone(),
             ttl_secs: settings.ttl_secs,
             ranges: settings.pools.ranges(),
+            outbounds: self.outbounds.unwrap_or(settings.outbounds),
             services: published.collect(),
         }
     }

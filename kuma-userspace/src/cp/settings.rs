@@ -1,4 +1,5 @@
-//! The `dnsServer` part of a resource file: domain, VIP pools, times. Kuma's keys, and `CIDR6`, `ttl` and `rest` of ours.
+//! The `dnsServer` part of a resource file: domain, VIP pools, times. Kuma's keys, and `CIDR6`, `ttl`, `rest` and
+//! `outbounds` of ours.
 //! Keeps: a [`Settings`] is consistent: pools are usable and apart, an address rests at least two TTLs.
 //! Called by cp::resources.
 
@@ -9,6 +10,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use super::violation::{FieldPath, Object, Place, Reader};
 use super::yaml::{Node, Value};
 use crate::model::name::Hostname;
+use crate::model::outbounds::{Outbounds, UnknownOutbounds};
 use crate::model::view::Port;
 
 /// Kuma's default pool.
@@ -28,7 +30,7 @@ const DEFAULT_SERVICE_VIP_PORT: u16 = 80;
 /// A freed VIP rests at least this many TTLs: one for answers given before, one for clients that hold on to them.
 const TTLS_OF_REST: u64 = 2;
 
-const FIELDS: [&str; 6] = ["domain", "CIDR", "CIDR6", "ttl", "rest", "serviceVipPort"];
+const FIELDS: [&str; 7] = ["domain", "CIDR", "CIDR6", "ttl", "rest", "serviceVipPort", "outbounds"];
 
 /// Everything about names and VIPs that is not a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +40,7 @@ pub struct Settings {
     pub ttl_secs: u32,
     pub rest_secs: u64,
     pub service_vip_port: Port,
+    pub outbounds: Outbounds,
 }
 
 /// Where VIPs come from; at least one family is there.
@@ -105,6 +108,7 @@ impl Default for Settings {
             ttl_secs: DEFAULT_TTL_SECS,
             rest_secs: TTLS_OF_REST * u64::from(DEFAULT_TTL_SECS),
             service_vip_port: Port::new(DEFAULT_SERVICE_VIP_PORT),
+            outbounds: Outbounds::default(),
         }
     }
 }
@@ -134,7 +138,15 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -
         let port = port.and_then(|port| u16::try_from(port).ok());
         settings.service_vip_port = port.map_or(settings.service_vip_port, Port::new);
     }
+    if let Some(node) = object.get("outbounds") {
+        settings.outbounds = outbounds(reader, node, &path.field("outbounds")).unwrap_or(settings.outbounds);
+    }
     (settings, places)
+}
+
+fn outbounds(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<Outbounds> {
+    let text = reader.text(node, path)?;
+    text.parse().map_err(|error: UnknownOutbounds| reader.report(node.line, path, error.to_string())).ok()
 }
 
 fn domain(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<Hostname> {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use ipnetwork::IpNetwork;
 
 use crate::model::name::Hostname;
+pub use crate::model::outbounds::Outbounds;
 pub use crate::model::resource::Protocol;
 use crate::model::view::{Addresses, Port};
 
@@ -23,6 +24,8 @@ pub struct MeshSnapshot {
     pub ttl_secs: u32,
     /// The pools that VIPs of this mesh come from, both families.
     pub ranges: Vec<IpNetwork>,
+    /// How proxies are told of its VIPs.
+    pub outbounds: Outbounds,
     /// By service name, for example `echo-server_echo-example_svc_1010`.
     pub services: BTreeMap<String, PublishedService>,
 }

@@ -3,5 +3,6 @@
 pub mod datapath;
 pub mod instance;
 pub mod name;
+pub mod outbounds;
 pub mod resource;
 pub mod view;

@@ -86,7 +86,27 @@ pub struct ControlPlane {
     pub published: u64,
     /// What is wrong, each in a sentence: mistakes of the last edit, a pool without room, a store that cannot be written.
     pub trouble: Vec<String>,
+    #[serde(default)]
+    pub outbounds: Vec<Outbounds>,
     pub clients: Vec<XdsClient>,
+}
+
+/// How proxies are told of the VIPs of a view.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outbounds {
+    pub view: String,
+    /// What was chosen: `auto`, `listeners` or `compact`.
+    pub setting: String,
+    /// What came of it: `listeners`, `compact`, or `compact, HTTP with listeners`.
+    pub shape: String,
+    /// VIPs and ports with a listener of their own.
+    pub listeners: u64,
+    /// VIPs and ports that share one.
+    pub compact: u64,
+    /// VIPs and ports that are changing from one to the other.
+    pub changing: u64,
+    /// What is lost by it, in a sentence.
+    pub loss: Option<String>,
 }
 
 /// A proxy or an agent that is connected to the control plane.

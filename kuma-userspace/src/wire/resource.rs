@@ -61,6 +61,8 @@ pub struct Resource {
     pub name: String,
     pub version: String,
     pub body: Bytes,
+    /// The endpoints that the resource is of no use without, if it is a cluster.
+    pub endpoints: Option<String>,
 }
 
 impl Resource {
@@ -71,7 +73,7 @@ impl Resource {
         for byte in Sha256::digest(&body).iter().take(VERSION_BYTES) {
             write!(version, "{byte:02x}").expect("writing to a String never fails");
         }
-        Self { name: name.into(), version, body }
+        Self { name: name.into(), version, body, endpoints: None }
     }
 }
 

@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table};
 
 use crate::cli::duration::human;
 use crate::cli::table::plain;
-use crate::wire::local::{ControlPlane, Datapath, Proxy, Resolver, Status, View, XdsClient};
+use crate::wire::local::{ControlPlane, Datapath, Outbounds, Proxy, Resolver, Status, View, XdsClient};
 
 const BOLD: &str = "\x1b[1m";
 const GOOD: &str = "\x1b[1;32m";
@@ -66,6 +66,7 @@ fn control_plane(plane: &ControlPlane) -> String {
     let ControlPlane { services, published, .. } = plane;
     let mut lines = vec![format!("{services} services in {files}, {published} of them with VIPs")];
     lines.extend(plane.trouble.iter().map(|trouble| format!("trouble: {trouble}")));
+    lines.extend(plane.outbounds.iter().flat_map(outbounds));
     let xds = plane.xds.map(|xds| xds.to_string()).unwrap_or_default();
     for client in &plane.clients {
         let XdsClient { node, role, view, software, connected_secs, pending, refused } = client;
@@ -86,6 +87,19 @@ fn control_plane(plane: &ControlPlane) -> String {
         lines.push(format!("nobody is connected to {xds}"));
     }
     lines.join("\n")
+}
+
+/// `outbounds of view default: compact (setting auto), 12 with a listener each, 1400 sharing one`
+fn outbounds(outbounds: &Outbounds) -> Vec<String> {
+    let Outbounds { view, setting, shape, listeners, compact, changing, loss } = outbounds;
+    let mut line = format!(
+        "outbounds of view {view}: {shape} (setting {setting}); VIPs and ports: {listeners} with a listener each, \
+         {compact} sharing one"
+    );
+    if *changing > 0 {
+        write!(line, ", {changing} changing").expect("a String takes all text");
+    }
+    [line].into_iter().chain(loss.iter().map(|loss| format!("  {loss}"))).collect()
 }
 
 fn views(views: &[View]) -> String {

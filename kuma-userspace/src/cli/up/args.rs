@@ -13,6 +13,7 @@ use crate::cli::port;
 use crate::cp::{self, store::StoreConfig};
 use crate::kernel::BpfLog;
 use crate::model::datapath::{INDEXES, VIPS_CAPACITY};
+use crate::model::outbounds::Outbounds;
 use crate::model::view::Port;
 
 /// Printed below `kuma-dns up --help`.
@@ -65,6 +66,10 @@ struct ProxyArgs {
     /// Recognise the proxy by this user instead of by its cgroup, as Kuma does on VMs (`--kuma-dp-user`).
     #[arg(long, value_name = "UID")]
     proxy_uid: Option<u32>,
+    /// How Envoy is told of VIPs: `listeners` (one for each VIP and port), `compact` (one for all), or `auto`, which changes
+    /// from the first to the second above 1,000. Wins over `dnsServer.outbounds` of the files.
+    #[arg(long, value_name = "auto|listeners|compact")]
+    outbounds: Option<Outbounds>,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -144,6 +149,7 @@ impl Args {
             beside: None,
         };
         let store = StoreConfig::Embedded(data);
-        Config { paths, format, control_plane: cp::Config { files, store, xds }, agent }
+        let control_plane = cp::Config { files, store, xds, outbounds: proxy.outbounds };
+        Config { paths, format, control_plane, agent }
     }
 }

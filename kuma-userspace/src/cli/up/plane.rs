@@ -11,14 +11,15 @@ use crate::wire::local;
 pub(super) fn beside(plane: &ControlPlane) -> Beside {
     let (status, clients, xds) = (plane.status(), plane.xds_status(), plane.xds_addr());
     Beside(Arc::new(move || {
-        let status = status.borrow().clone();
+        let (status, views) = (status.borrow().clone(), clients.read().views);
         local::ControlPlane {
             xds: Some(xds),
             files: status.files.clone(),
             services: status.services as u64,
             published: status.published as u64,
             trouble: trouble(&status),
-            clients: clients.read().views.iter().flat_map(of_view).collect(),
+            outbounds: views.iter().map(outbounds).collect(),
+            clients: views.iter().flat_map(of_view).collect(),
         }
     }))
 }
@@ -45,6 +46,19 @@ fn trouble(status: &Status) -> Vec<String> {
         .iter()
         .map(|record| format!("record {} of the store is set aside: {}", record.key, record.reason));
     mistakes.chain(store).chain(starving).chain(conflicts).chain(quarantined).collect()
+}
+
+fn outbounds(view: &xds::ViewStatus) -> local::Outbounds {
+    let spread = &view.outbounds;
+    local::Outbounds {
+        view: view.view.clone(),
+        setting: spread.setting.word().into(),
+        shape: spread.word().into(),
+        listeners: spread.listeners as u64,
+        compact: spread.compact as u64,
+        changing: view.changing_shape as u64,
+        loss: spread.loss(),
+    }
 }
 
 fn of_view(view: &xds::ViewStatus) -> Vec<local::XdsClient> {

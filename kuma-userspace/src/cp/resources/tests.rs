@@ -208,6 +208,7 @@ fn each_mistake_has_its_sentence() {
         (dns("ttl: 86401"), "86401 is not allowed: use whole seconds from 1 to 86400"),
         (dns("ttl: 60, rest: 119"), "dnsServer.rest: 119 s is less than two TTLs: use at least 120 s, or a shorter ttl"),
         (dns("rest: soon"), "\"soon\" is not allowed: use whole seconds"),
+        (dns("outbounds: many"), "dnsServer.outbounds: \"many\" is no shape of outbounds: use auto, listeners or compact"),
         (dns("serviceVipPort: 0"), "0 is not allowed: use a whole number from 1 to 65535"),
         (dns("domain: a..b"), "dnsServer.domain: name \"a..b\" has an empty label"),
         ("dnsServer: {}\n---\ndnsServer: {}".into(), "dnsServer is given already at mesh.yaml:1: dnsServer"),

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::clients::{Client, ClientId, Progress};
 use super::published::Published;
+use super::shape::Spread;
 use crate::wire::node::Introduction;
 
 /// Streams of all views together.
@@ -46,6 +47,8 @@ pub(super) struct Note {
     pub(super) waiting: Vec<String>,
     pub(super) working: usize,
     pub(super) wanted: usize,
+    pub(super) spread: Spread,
+    pub(super) changing: usize,
 }
 
 /// A view's clients and note at one moment.

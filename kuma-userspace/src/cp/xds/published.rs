@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
+
 use super::order::{Action, Step};
 use super::per_type::PerType;
 use crate::wire::envoy;
@@ -23,6 +25,8 @@ pub(super) struct Set {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Published {
     pub(super) sets: PerType<Set>,
+    /// Where the entrances of proxies lead to clusters.
+    pub(super) ranges: Vec<IpNetwork>,
     /// May a client be told to drop what an earlier control plane gave it?
     pub(super) strangers_may_go: bool,
 }
@@ -46,8 +50,10 @@ impl Published {
 
     fn act(&mut self, action: &Action) {
         match action {
-            Action::SetCluster { service } => self.set(ResourceType::Cluster, envoy::cluster(service)),
-            Action::DropCluster { service } => self.drop(ResourceType::Cluster, service),
+            Action::SetCluster { name, service } => {
+                self.set(ResourceType::Cluster, envoy::cluster(name, service));
+            }
+            Action::DropCluster { name } => self.drop(ResourceType::Cluster, name),
             Action::SetEndpoints { service, endpoints } => {
                 self.set(ResourceType::Endpoints, envoy::endpoints(service, endpoints));
             }
@@ -56,8 +62,9 @@ impl Published {
                 self.set(ResourceType::Listener, envoy::outbound(*route, service, *codec));
             }
             Action::DropListener { route } => {
-                self.drop(ResourceType::Listener, &envoy::listener_name(*route))
+                self.drop(ResourceType::Listener, &envoy::outbound_name(*route))
             }
+            Action::SetEntrance { ranges } => self.ranges.clone_from(ranges),
             Action::PublishView(mesh_view) => {
                 self.sets[ResourceType::MeshView].decided = true;
                 self.set(ResourceType::MeshView, view::encode(mesh_view));

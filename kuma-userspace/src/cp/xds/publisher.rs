@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::board::{Board, Note};
 use super::clients::Client;
 use super::order::{Action, Event, Order, Step};
 use super::published::Published;
+use super::shape::Spread;
 use crate::cp::snapshot::{MeshSnapshot, Snapshot};
 use crate::rt::{Awaited, Drain, Ready};
 
@@ -31,6 +32,8 @@ struct Desk {
     wanted: Option<Arc<MeshSnapshot>>,
     published: Arc<Published>,
     wake: Option<Instant>,
+    /// The shape and the setting that the log said last.
+    told: Option<(&'static str, &'static str)>,
     ready: Ready,
     /// Held while somebody waits for the first view.
     awaited: Option<Awaited>,
@@ -117,6 +120,7 @@ impl Desk {
             wanted: None,
             published: Arc::default(),
             wake: None,
+            told: None,
             ready: ready.clone(),
             awaited: None,
         }
@@ -131,7 +135,9 @@ impl Desk {
             board.publish(&self.name, self.published.clone());
         }
         let (working, wanted) = self.order.progress();
-        board.note(&self.name, Note { waiting: self.order.waiting(), working, wanted });
+        let (spread, changing) = self.order.shapes();
+        self.report_shapes(spread);
+        board.note(&self.name, Note { waiting: self.order.waiting(), working, wanted, spread, changing });
         self.hold_ready();
     }
 
@@ -142,6 +148,20 @@ impl Desk {
         } else if self.awaited.is_none() {
             let what = format!("a proxy that takes the listeners of mesh {:?}", self.name);
             self.awaited = Some(self.ready.wait_for(what));
+        }
+    }
+
+    /// Says the shape when it is another, not with every service.
+    fn report_shapes(&mut self, spread: Spread) {
+        let told = Some((spread.word(), spread.setting.word()));
+        if self.wanted.is_none() || std::mem::replace(&mut self.told, told) == told {
+            return;
+        }
+        let (view, shape, setting) = (&self.name, spread.word(), spread.setting.word());
+        let Spread { listeners, compact, .. } = spread;
+        info!(view, shape, setting, listeners, compact, "outbounds of proxies");
+        if let Some(loss) = spread.loss() {
+            warn!(view, "{loss}");
         }
     }
 

@@ -9,10 +9,13 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::google::protobuf::Any;
 
+use ipnetwork::IpNetwork;
+
 use super::clients::{Progress, Refusal};
 use super::per_type::PerType;
 use super::published::Published;
 use super::subscription::{Answer, Source, Subscription};
+use crate::model::view::Port;
 use crate::wire::envoy;
 use crate::wire::node::{Introduction, Role};
 use crate::wire::resource::{Resource, ResourceType};
@@ -41,19 +44,26 @@ pub(super) struct News {
 #[derive(Debug)]
 pub(super) struct Session {
     subscriptions: PerType<Option<Subscription>>,
-    /// Listeners that depend on the client and not on the view.
-    own: Vec<Arc<Resource>>,
+    /// The port of a proxy's entrances, the listeners that depend on the client.
+    outbound_port: Option<Port>,
+    entrances: Vec<Arc<Resource>>,
+    /// What the entrances were made for.
+    ranges: Vec<IpNetwork>,
     foreign: VecDeque<DeltaDiscoveryResponse>,
     nonces: u64,
 }
 
 impl Session {
     pub(super) fn new(introduction: &Introduction) -> Self {
-        let own = match introduction.role {
-            Role::Proxy => envoy::original_destination(introduction.outbound_port).map(Arc::new).into(),
-            Role::Agent => Vec::new(),
-        };
-        Self { subscriptions: PerType::default(), own, foreign: VecDeque::new(), nonces: 0 }
+        let is_proxy = introduction.role == Role::Proxy;
+        Self {
+            subscriptions: PerType::default(),
+            outbound_port: is_proxy.then_some(introduction.outbound_port),
+            entrances: Vec::new(),
+            ranges: Vec::new(),
+            foreign: VecDeque::new(),
+            nonces: 0,
+        }
     }
 
     /// Takes a request in. Returns the refusals that are new.
@@ -98,7 +108,10 @@ impl Session {
     }
 
     fn next_of(&mut self, kind: ResourceType, published: &Published) -> Option<DeltaDiscoveryResponse> {
-        let own = if kind == ResourceType::Listener { self.own.as_slice() } else { &[] };
+        if kind == ResourceType::Listener {
+            self.set_entrances(published);
+        }
+        let own = if kind == ResourceType::Listener { self.entrances.as_slice() } else { &[] };
         let source = Source { set: &published.sets[kind], own, strangers_may_go: published.strangers_may_go };
         let nonces = &mut self.nonces;
         let subscription = self.subscriptions[kind].as_mut()?;
@@ -107,10 +120,18 @@ impl Session {
             // Envoy does not ask again for endpoints that it follows already, and a changed cluster waits for them
             // 15 seconds (envoyproxy/envoy issues 13009 and 47302).
             if let Some(endpoints) = &mut self.subscriptions[ResourceType::Endpoints] {
-                endpoints.forget(answer.changed.iter().map(|cluster| &cluster.name));
+                endpoints.forget(answer.changed.iter().filter_map(|cluster| cluster.endpoints.as_ref()));
             }
         }
         Some(response(kind, nonce, answer))
+    }
+
+    fn set_entrances(&mut self, published: &Published) {
+        let Some(port) = self.outbound_port else { return };
+        if self.entrances.is_empty() || self.ranges != published.ranges {
+            self.ranges.clone_from(&published.ranges);
+            self.entrances = envoy::entrances(port, &self.ranges).map(Arc::new).into();
+        }
     }
 
     fn take_foreign(&mut self, request: DeltaDiscoveryRequest) -> Result<(), TooManyForeign> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::board::{Board, Glance};
 use super::clients::Client;
+use super::shape::Spread;
 use crate::wire::node::Role;
 use crate::wire::resource::ResourceType;
 
@@ -24,7 +25,11 @@ pub struct ViewStatus {
     pub listeners_working: usize,
     /// VIPs and ports that the mesh has.
     pub listeners_wanted: usize,
-    /// Why the two differ; empty when they do not.
+    /// In which shape Envoy is given them.
+    pub outbounds: Spread,
+    /// VIPs and ports that are still there in the other shape too.
+    pub changing_shape: usize,
+    /// Why agents do not have everything; empty when they do.
     pub waiting: Vec<String>,
     pub clients: Vec<ClientStatus>,
 }
@@ -71,6 +76,8 @@ fn view_status(glance: Glance, now: Instant) -> ViewStatus {
         view: glance.view,
         listeners_working: note.working,
         listeners_wanted: note.wanted,
+        outbounds: note.spread,
+        changing_shape: note.changing,
         waiting: note.waiting,
         clients,
     }

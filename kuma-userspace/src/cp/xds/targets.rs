@@ -5,24 +5,46 @@ use std::net::IpAddr;
 
 use crate::cp::snapshot::{MeshSnapshot, Protocol, PublishedService};
 use crate::model::view::{Addresses, MeshView, Route, ViewError};
-use crate::wire::envoy::Codec;
+use crate::wire::envoy::{self, Codec};
+
+use super::shape::{Shape, Spread};
 
 /// Where the connections to a VIP and port go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Target {
     pub(super) service: String,
     pub(super) codec: Codec,
+    pub(super) shape: Shape,
 }
 
-/// Every VIP and port of the mesh. Two services never share one: the allocator gives each its own VIP.
-pub(super) fn targets(mesh: &MeshSnapshot) -> BTreeMap<Route, Target> {
-    let mut targets = BTreeMap::new();
-    for (name, service) in &mesh.services {
-        for route in routes(service) {
-            targets.insert(route, Target { service: name.clone(), codec: codec(service.protocol) });
+impl Target {
+    /// The cluster that `route` needs.
+    pub(super) fn cluster(&self, route: Route) -> String {
+        match self.shape {
+            Shape::Listener => envoy::cluster_name(&self.service).into_owned(),
+            Shape::Compact => envoy::outbound_name(route),
         }
     }
-    targets
+}
+
+/// Every VIP and port of the mesh, and how many have which shape. Two services never share one: the allocator gives each
+/// its own VIP.
+pub(super) fn targets(mesh: &MeshSnapshot) -> (BTreeMap<Route, Target>, Spread) {
+    let (mut tcp, mut http) = (0, 0);
+    for service in mesh.services.values() {
+        match codec(service.protocol) {
+            Codec::Tcp => tcp += routes(service).count(),
+            Codec::Http => http += routes(service).count(),
+        }
+    }
+    let spread = Spread::of(mesh.outbounds, tcp, http);
+    let mut targets = BTreeMap::new();
+    for (name, service) in &mesh.services {
+        let codec = codec(service.protocol);
+        let target = Target { service: name.clone(), codec, shape: spread.shape(codec) };
+        targets.extend(routes(service).map(|route| (route, target.clone())));
+    }
+    (targets, spread)
 }
 
 /// The mesh as agents may see it while only `working` routes work: a name shows the addresses behind it that do.

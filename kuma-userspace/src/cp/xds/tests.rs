@@ -14,7 +14,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::cp::snapshot::{MeshSnapshot, Protocol, PublishedService};
+use crate::cp::snapshot::{MeshSnapshot, Outbounds, Protocol, PublishedService};
 use crate::model::name::Hostname;
 use crate::model::view::{Addresses, MeshView, Port};
 use crate::rt::DrainTrigger;
@@ -121,6 +121,7 @@ fn empty_mesh(ttl_secs: u32, ranges: u32) -> Arc<Snapshot> {
         domain: Hostname::parse("mesh").unwrap(),
         ttl_secs,
         ranges: (0..ranges).map(range).collect(),
+        outbounds: Outbounds::default(),
         services: BTreeMap::new(),
     };
     Arc::new(Snapshot { meshes: BTreeMap::from([("default".into(), mesh)]) })

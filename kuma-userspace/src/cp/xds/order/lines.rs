@@ -1,12 +1,13 @@
-//! The life of each listener of a view: one stage after the other, as far as ACKs and clock allow. Part of order.
+//! The life of each line of a view (a VIP and port in one shape): one stage after the other, as far as ACKs and clock allow. Part of order.
 
 use std::time::{Duration, Instant};
 
-use super::{AGENT_LIMIT, Action, Line, Order, Stage, Step, TTLS};
+use super::{AGENT_LIMIT, Action, Key, Line, Order, Stage, Step, TTLS};
 use crate::cp::xds::clients::{Client, ClientId};
+use crate::cp::xds::shape::Shape;
 use crate::cp::xds::targets::Target;
 use crate::model::view::Route;
-use crate::wire::envoy::{entrance_name, listener_name};
+use crate::wire::envoy::{entrance_name, outbound_name};
 use crate::wire::node::Role;
 use crate::wire::resource::ResourceType;
 
@@ -18,143 +19,216 @@ pub(super) const SETTLE: Duration = Duration::from_millis(50);
 /// How long one proxy without an ACK may hold back what the others have.
 pub(super) const PROXY_LIMIT: Duration = Duration::from_secs(30);
 
+/// What becomes of a line that is not wanted as it is.
+enum Fate {
+    /// Its VIP is no longer this service's.
+    Retire,
+    /// The other shape works, or this one never did.
+    Leave,
+    /// Until the other shape works.
+    Stay,
+}
+
 impl Order {
     /// Starts what is new, turns what is no longer wanted towards its end.
     pub(super) fn set_lines(&mut self, step: &mut Step, now: Instant) {
-        for route in self.unwanted() {
-            self.retire(step, route, now);
+        for (key, fate) in self.unwanted() {
+            match fate {
+                Fate::Retire => self.retire(step, key, now),
+                Fate::Leave => self.leave(step, key, now),
+                Fate::Stay => self.revive(key),
+            }
         }
         let targets = std::mem::take(&mut self.targets);
         for (&route, target) in &targets {
-            let Some(line) = self.lines.get(&route) else {
-                let stage = Stage::AwaitsCluster { since: now };
-                self.lines.insert(route, Line { target: target.clone(), stage });
-                continue;
-            };
-            if line.target.service == target.service {
-                self.renew(step, route, target, now);
+            let key = Key { route, shape: target.shape };
+            match self.lines.get(&key) {
+                Some(line) if line.target.service == target.service => self.renew(step, key, target, now),
+                None if self.is_free(route, target) => {
+                    self.hold_cluster(step, key, target);
+                    let stage = Stage::AwaitsCluster { since: now };
+                    self.lines.insert(key, Line { target: target.clone(), stage });
+                }
+                // Another service has the VIP: its lines leave first, and this one comes later.
+                _ => {}
             }
         }
         self.targets = targets;
     }
 
-    /// A line whose VIP now belongs to another service leaves first and comes back later.
-    fn unwanted(&self) -> Vec<Route> {
-        let wanted = |route: &Route, line: &Line| {
-            self.targets.get(route).is_some_and(|target| target.service == line.target.service)
+    /// Has no other service a line of this VIP and port?
+    fn is_free(&self, route: Route, target: &Target) -> bool {
+        let of_another = |shape| {
+            self.lines.get(&Key { route, shape }).is_some_and(|line| line.target.service != target.service)
         };
-        self.lines.iter().filter(|(route, line)| !wanted(route, line)).map(|(route, _)| *route).collect()
+        ![Shape::Listener, Shape::Compact].into_iter().any(of_another)
     }
 
-    fn retire(&mut self, step: &mut Step, route: Route, now: Instant) {
-        let Some(line) = self.lines.get(&route) else { return };
-        match line.stage {
-            Stage::AwaitsCluster { .. } => {
-                self.lines.remove(&route);
+    fn unwanted(&self) -> Vec<(Key, Fate)> {
+        let fate = |(&key, line): (&Key, &Line)| {
+            let target = self.targets.get(&key.route);
+            let Some(target) = target.filter(|target| target.service == line.target.service) else {
+                return Some((key, Fate::Retire));
+            };
+            if target.shape == key.shape {
+                return None;
             }
-            // Its name has a view to leave first, if there is one.
-            Stage::Works if self.view.is_some() => {
+            let is_relieved = self.works(Key { shape: target.shape, ..key });
+            let fate = if is_relieved || line.stage.is_before_works() { Fate::Leave } else { Fate::Stay };
+            Some((key, fate))
+        };
+        self.lines.iter().filter_map(fate).collect()
+    }
+
+    /// A line whose VIP is no longer this service's. Its name has a view to leave first, if there is one.
+    fn retire(&mut self, step: &mut Step, key: Key, now: Instant) {
+        match self.lines.get(&key).map(|line| line.stage) {
+            Some(Stage::Works) if self.view.is_some() => {
                 let generation = self.generations[ResourceType::MeshView] + 1;
-                self.enter(route, Stage::LeftView { since: now, generation });
+                self.enter(key, Stage::LeftView { since: now, generation });
             }
-            Stage::AwaitsProxies { .. } | Stage::Settles { .. } | Stage::Works => {
-                self.unlisten(step, route, now)
+            None | Some(Stage::LeftView { .. } | Stage::Rests { .. }) => {}
+            Some(_) => self.leave(step, key, now),
+        }
+    }
+
+    /// A line that no agent needs leaves the proxies.
+    fn leave(&mut self, step: &mut Step, key: Key, now: Instant) {
+        let Some(line) = self.lines.get(&key) else { return };
+        match (key.shape, line.stage) {
+            (_, Stage::LeftProxies { .. }) => {}
+            (Shape::Compact, _) | (_, Stage::AwaitsCluster { .. }) => self.remove(step, key, now),
+            (Shape::Listener, _) => {
+                let drop = Action::DropListener { route: key.route };
+                let generation = self.emit(step, ResourceType::Listener, drop);
+                step.wake_at(now + CLUSTER_LIMIT);
+                self.enter(key, Stage::LeftProxies { since: now, generation });
             }
-            Stage::LeftView { .. } | Stage::Rests { .. } | Stage::LeftProxies { .. } => {}
+        }
+    }
+
+    fn remove(&mut self, step: &mut Step, key: Key, now: Instant) {
+        let Some(line) = self.lines.remove(&key) else { return };
+        self.release_cluster(step, key, &line.target);
+        // It may be wanted again: by another service, or since it left.
+        (self.unmatched, self.stale) = (true, true);
+        step.wake_at(now);
+    }
+
+    /// A line that was about to leave stays.
+    fn revive(&mut self, key: Key) {
+        let Some(line) = self.lines.get(&key) else { return };
+        if matches!(line.stage, Stage::LeftView { .. } | Stage::Rests { .. }) {
+            self.enter(key, Stage::Works);
         }
     }
 
     /// A line that is still wanted: follows a changed target, comes back when it was about to leave.
-    fn renew(&mut self, step: &mut Step, route: Route, target: &Target, now: Instant) {
-        let Some(line) = self.lines.get_mut(&route) else { return };
-        if matches!(line.stage, Stage::LeftView { .. } | Stage::Rests { .. }) {
-            line.stage = Stage::Works;
-            self.stale = true;
-        }
-        if line.target == *target {
-            return;
-        }
+    fn renew(&mut self, step: &mut Step, key: Key, target: &Target, now: Instant) {
+        self.revive(key);
+        let Some(line) = self.lines.get_mut(&key).filter(|line| line.target != *target) else { return };
         line.target = target.clone();
         let stage = line.stage;
-        match stage {
-            Stage::AwaitsCluster { .. } | Stage::LeftProxies { .. } => {}
-            Stage::AwaitsProxies { .. } => self.listen(step, route, now),
-            _ => {
-                let Target { service, codec } = target.clone();
-                self.emit(step, ResourceType::Listener, Action::SetListener { route, service, codec });
+        match (key.shape, stage) {
+            (Shape::Compact, _) | (_, Stage::AwaitsCluster { .. } | Stage::LeftProxies { .. }) => {}
+            (Shape::Listener, Stage::AwaitsProxies { .. }) => self.listen(step, key, now),
+            (Shape::Listener, _) => {
+                self.emit(step, ResourceType::Listener, set_listener(key.route, target));
             }
         }
     }
 
     /// Moves every line as far as the ACKs and the clock allow.
     pub(super) fn advance_lines(&mut self, step: &mut Step, now: Instant) {
-        let routes: Vec<Route> =
-            self.lines.iter().filter(|(_, l)| l.stage != Stage::Works).map(|(r, _)| *r).collect();
-        for route in routes {
-            self.advance(step, route, now);
+        let keys: Vec<Key> =
+            self.lines.iter().filter(|(_, l)| l.stage != Stage::Works).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.advance(step, key, now);
         }
     }
 
-    fn advance(&mut self, step: &mut Step, route: Route, now: Instant) {
-        let Some(line) = self.lines.get(&route) else { return };
+    fn advance(&mut self, step: &mut Step, key: Key, now: Instant) {
+        let Some(line) = self.lines.get(&key) else { return };
         match line.stage {
             Stage::AwaitsCluster { since } => {
-                let generation =
-                    self.clusters.get(&line.target.service).map_or(0, |cluster| cluster.generation);
-                let clusters = (ResourceType::Cluster, generation);
-                if self.acknowledged(step, Role::Proxy, clusters, since + CLUSTER_LIMIT, now) {
-                    self.listen(step, route, now);
+                if self.cluster_is_there(step, key, since, now) {
+                    self.listen(step, key, now);
                 }
             }
             Stage::AwaitsProxies { since, generation } => {
-                if self.every_proxy_listens(step, route, generation, since, now) {
+                if self.every_proxy_has(step, key, generation, since, now) {
                     step.wake_at(now + SETTLE);
-                    self.enter(route, Stage::Settles { until: now + SETTLE });
+                    self.enter(key, Stage::Settles { until: now + SETTLE });
                 }
             }
-            Stage::Settles { until } if now >= until => self.enter(route, Stage::Works),
+            Stage::Settles { until } if now >= until => {
+                self.enter(key, Stage::Works);
+                // The other shape of the same VIP has nothing to do any more.
+                self.leave(step, Key { shape: key.shape.other(), ..key }, now);
+            }
             Stage::Works => {}
             Stage::LeftView { since, generation } => {
                 let views = (ResourceType::MeshView, generation);
                 if self.acknowledged(step, Role::Agent, views, since + AGENT_LIMIT, now) {
                     let until = now + self.rest();
                     step.wake_at(until);
-                    self.enter(route, Stage::Rests { until });
+                    self.enter(key, Stage::Rests { until });
                 }
             }
-            Stage::Rests { until } if now >= until => self.unlisten(step, route, now),
+            Stage::Rests { until } if now >= until => self.leave(step, key, now),
             Stage::Settles { until } | Stage::Rests { until } => step.wake_at(until),
             Stage::LeftProxies { since, generation } => {
                 let listeners = (ResourceType::Listener, generation);
                 if self.acknowledged(step, Role::Proxy, listeners, since + CLUSTER_LIMIT, now) {
-                    self.lines.remove(&route);
-                    // It may be wanted again: by another service, or since it left.
-                    self.unmatched = true;
-                    step.wake_at(now);
+                    self.remove(step, key, now);
                 }
             }
         }
     }
 
-    fn enter(&mut self, route: Route, stage: Stage) {
+    fn enter(&mut self, key: Key, stage: Stage) {
         self.stale = true;
-        if let Some(line) = self.lines.get_mut(&route) {
+        if let Some(line) = self.lines.get_mut(&key) {
             line.stage = stage;
         }
     }
 
-    fn listen(&mut self, step: &mut Step, route: Route, now: Instant) {
-        let Some(line) = self.lines.get(&route) else { return };
-        let Target { service, codec } = line.target.clone();
-        let generation =
-            self.emit(step, ResourceType::Listener, Action::SetListener { route, service, codec });
-        self.enter(route, Stage::AwaitsProxies { since: now, generation });
+    /// May the line go on to what needs its cluster?
+    fn cluster_is_there(&mut self, step: &mut Step, key: Key, since: Instant, now: Instant) -> bool {
+        let Some(line) = self.lines.get(&key) else { return false };
+        if key.shape == Shape::Compact {
+            // It needs nothing else.
+            return true;
+        }
+        if self.works(Key { shape: Shape::Compact, ..key }) {
+            // Its listener takes the connections of what works, so its cluster must really be there.
+            return self.every_proxy_has(step, key, 0, since, now);
+        }
+        let clusters = (ResourceType::Cluster, self.clusters.generation(key, &line.target));
+        self.acknowledged(step, Role::Proxy, clusters, since + CLUSTER_LIMIT, now)
     }
 
-    fn unlisten(&mut self, step: &mut Step, route: Route, now: Instant) {
-        let generation = self.emit(step, ResourceType::Listener, Action::DropListener { route });
-        step.wake_at(now + CLUSTER_LIMIT);
-        self.enter(route, Stage::LeftProxies { since: now, generation });
+    /// Gives proxies what connections of the line find it by.
+    fn listen(&mut self, step: &mut Step, key: Key, now: Instant) {
+        let Some(line) = self.lines.get(&key) else { return };
+        let generation = match key.shape {
+            Shape::Listener => {
+                let set = set_listener(key.route, &line.target);
+                self.emit(step, ResourceType::Listener, set)
+            }
+            Shape::Compact => self.entrance.generation,
+        };
+        self.enter(key, Stage::AwaitsProxies { since: now, generation });
+    }
+
+    /// Do connections find their service by this line?
+    pub(super) fn works(&self, key: Key) -> bool {
+        self.lines.get(&key).is_some_and(|line| line.stage == Stage::Works)
+    }
+
+    /// The VIPs and ports that work, in order; one that works in both shapes comes twice.
+    pub(super) fn working(&self) -> impl Iterator<Item = Route> {
+        self.lines.iter().filter(|(_, line)| line.stage == Stage::Works).map(|(key, _)| key.route)
     }
 
     pub(super) fn rest(&self) -> Duration {
@@ -189,25 +263,27 @@ impl Order {
         true
     }
 
-    /// Like [`Self::acknowledged`], but at least one proxy must really have listener and cluster, and none refuse them.
-    fn every_proxy_listens(
+    /// Like [`Self::acknowledged`], but at least one proxy must really have the line's cluster and its listeners up to
+    /// this generation, and none refuse them.
+    fn every_proxy_has(
         &mut self,
         step: &mut Step,
-        route: Route,
-        generation: u64,
+        key: Key,
+        listeners: u64,
         since: Instant,
         now: Instant,
     ) -> bool {
-        let Some(line) = self.lines.get(&route) else { return false };
-        let cluster = self.clusters.get(&line.target.service).map_or(0, |cluster| cluster.generation);
+        let Some(line) = self.lines.get(&key) else { return false };
+        let clusters = self.clusters.generation(key, &line.target);
         let (mut one, mut late) = (false, Vec::new());
         for proxy in self.proxies() {
-            if refused_by(proxy, route, &line.target).is_some() || entrance_refused_by(proxy, route).is_some()
+            if refused_by(proxy, key.route, &line.target).is_some()
+                || entrance_refused_by(proxy, key.route).is_some()
             {
                 return false;
             }
-            if proxy.acked(ResourceType::Listener) >= generation
-                && proxy.acked(ResourceType::Cluster) >= cluster
+            if proxy.acked(ResourceType::Listener) >= listeners
+                && proxy.acked(ResourceType::Cluster) >= clusters
             {
                 one = true;
                 continue;
@@ -219,8 +295,12 @@ impl Order {
             }
             late.push(proxy.id);
         }
+        let kind = match key.shape {
+            Shape::Listener => ResourceType::Listener,
+            Shape::Compact => ResourceType::Cluster,
+        };
         for client in late {
-            self.say_overdue(step, client, ResourceType::Listener);
+            self.say_overdue(step, client, kind);
         }
         one
     }
@@ -232,10 +312,15 @@ impl Order {
     }
 }
 
+fn set_listener(route: Route, target: &Target) -> Action {
+    Action::SetListener { route, service: target.service.clone(), codec: target.codec }
+}
+
 /// What the proxy refuses of that which `route` alone needs.
 pub(super) fn refused_by(proxy: &Client, route: Route, target: &Target) -> Option<String> {
-    let listener = Some(listener_name(route)).filter(|name| proxy.refuses(ResourceType::Listener, name));
-    let cluster = || Some(&target.service).filter(|name| proxy.refuses(ResourceType::Cluster, name)).cloned();
+    let listener = Some(outbound_name(route))
+        .filter(|name| target.shape == Shape::Listener && proxy.refuses(ResourceType::Listener, name));
+    let cluster = || Some(target.cluster(route)).filter(|name| proxy.refuses(ResourceType::Cluster, name));
     listener.or_else(cluster)
 }
 

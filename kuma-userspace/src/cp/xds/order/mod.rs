@@ -4,7 +4,10 @@
 //!
 //! In: cluster and endpoints -> ACK (limit) -> listener -> ACK of every proxy -> 50 ms -> mesh view.
 //! Out: mesh view -> ACK of every agent (limit) -> two TTLs -> listener -> ACK (limit) -> cluster.
+//! The compact shape has no listener, so neither that step nor its ACK. A VIP that changes its shape has both for a while:
+//! the old one goes when the new one works.
 
+mod clusters;
 mod lines;
 #[cfg(test)]
 mod tests;
@@ -15,9 +18,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
+
+use self::clusters::Clusters;
 use self::lines::{entrance_refused_by, refused_by};
 use super::clients::{Client, ClientId};
 use super::per_type::PerType;
+use super::shape::{Shape, Spread};
 use super::targets::{self, Target};
 use crate::cp::snapshot::MeshSnapshot;
 use crate::model::view::{MeshView, Route};
@@ -45,6 +52,7 @@ pub(super) enum Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     SetCluster {
+        name: String,
         service: String,
     },
     SetEndpoints {
@@ -52,7 +60,7 @@ pub(super) enum Action {
         endpoints: BTreeSet<SocketAddr>,
     },
     DropCluster {
-        service: String,
+        name: String,
     },
     DropEndpoints {
         service: String,
@@ -64,6 +72,10 @@ pub(super) enum Action {
     },
     DropListener {
         route: Route,
+    },
+    /// The listeners with a socket lead to clusters for these destinations.
+    SetEntrance {
+        ranges: Vec<IpNetwork>,
     },
     PublishView(MeshView),
     /// What a reconnecting proxy still has of an earlier control plane may go now.
@@ -88,7 +100,14 @@ pub(super) struct Step {
     changed: PerType<bool>,
 }
 
-/// The life of one listener.
+/// A VIP and port in one of the two shapes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Key {
+    route: Route,
+    shape: Shape,
+}
+
+/// The life of a line. Without a listener, the steps that are about one are passed over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     AwaitsCluster { since: Instant },
@@ -106,10 +125,11 @@ struct Line {
     stage: Stage,
 }
 
-#[derive(Debug)]
-struct Cluster {
+/// The listeners with a socket.
+#[derive(Debug, Default)]
+struct Entrance {
     generation: u64,
-    endpoints: BTreeSet<SocketAddr>,
+    ranges: Vec<IpNetwork>,
 }
 
 /// What reconnecting proxies have of an earlier control plane leaves by the same way as a listener.
@@ -133,9 +153,11 @@ pub(super) struct Order {
     name: String,
     wanted: Option<Arc<MeshSnapshot>>,
     targets: BTreeMap<Route, Target>,
+    spread: Spread,
     clients: Vec<Client>,
-    clusters: BTreeMap<String, Cluster>,
-    lines: BTreeMap<Route, Line>,
+    clusters: Clusters,
+    entrance: Entrance,
+    lines: BTreeMap<Key, Line>,
     view: Option<MeshView>,
     strangers: Strangers,
     generations: PerType<u64>,
@@ -154,8 +176,10 @@ impl Order {
             name: name.into(),
             wanted: None,
             targets: BTreeMap::new(),
+            spread: Spread::default(),
             clients: Vec::new(),
-            clusters: BTreeMap::new(),
+            clusters: Clusters::default(),
+            entrance: Entrance::default(),
             lines: BTreeMap::new(),
             view: None,
             strangers: Strangers::Unknown,
@@ -180,11 +204,11 @@ impl Order {
         }
         if let Some(mesh) = self.wanted.clone() {
             if std::mem::take(&mut self.unmatched) {
-                self.set_clusters(&mut step, &mesh);
+                self.set_entrance(&mut step, &mesh);
                 self.set_lines(&mut step, now);
+                self.set_endpoints(&mut step, &mesh);
             }
             self.advance_lines(&mut step, now);
-            self.drop_clusters(&mut step, &mesh);
             if self.stale || self.view.is_none() {
                 self.publish(&mut step, &mesh, now);
             }
@@ -199,8 +223,10 @@ impl Order {
         if self.wanted.is_none() {
             return vec![format!("mesh {:?} does not exist", self.name)];
         }
-        let pending: Vec<(&Route, &Line)> =
-            self.lines.iter().filter(|(_, line)| line.stage.is_before_works()).collect();
+        let pending = self.lines.iter().filter(|(key, line)| {
+            line.stage.is_before_works() && !self.works(Key { shape: key.shape.other(), ..**key })
+        });
+        let pending: Vec<(&Key, &Line)> = pending.collect();
         let mut waiting = Vec::new();
         if let Some(reason) = &self.refused {
             waiting.push(format!("the mesh cannot be published: {reason}"));
@@ -215,8 +241,8 @@ impl Order {
             ));
         }
         for proxy in self.proxies() {
-            let refused = pending.iter().filter_map(|(route, line)| {
-                entrance_refused_by(proxy, **route).or_else(|| refused_by(proxy, **route, &line.target))
+            let refused = pending.iter().filter_map(|(key, line)| {
+                entrance_refused_by(proxy, key.route).or_else(|| refused_by(proxy, key.route, &line.target))
             });
             let refused: BTreeSet<String> = refused.collect();
             let node = &proxy.node;
@@ -229,10 +255,17 @@ impl Order {
         waiting
     }
 
-    /// How many listeners agents may use, and how many are wanted.
+    /// How many VIPs and ports agents may use, and how many are wanted.
     pub(super) fn progress(&self) -> (usize, usize) {
-        let working = self.lines.values().filter(|line| line.stage == Stage::Works).count();
-        (working, self.targets.len())
+        let mut working: Vec<Route> = self.working().collect();
+        working.dedup();
+        (working.len(), self.targets.len())
+    }
+
+    /// How many VIPs and ports are wanted in which shape, and how many are still there in the other.
+    pub(super) fn shapes(&self) -> (Spread, usize) {
+        let other = |key: &&Key| self.targets.get(&key.route).is_some_and(|target| target.shape != key.shape);
+        (self.spread, self.lines.keys().filter(other).count())
     }
 
     /// Is anybody connected?
@@ -251,7 +284,7 @@ impl Order {
             let last = self.wanted.as_deref()?;
             Some(Arc::new(MeshSnapshot { services: BTreeMap::new(), ..last.clone() }))
         });
-        self.targets = self.wanted.as_deref().map(targets::targets).unwrap_or_default();
+        (self.targets, self.spread) = self.wanted.as_deref().map(targets::targets).unwrap_or_default();
         (self.unmatched, self.stale) = (true, true);
     }
 
@@ -268,35 +301,21 @@ impl Order {
         self.generations[kind]
     }
 
-    fn set_clusters(&mut self, step: &mut Step, mesh: &MeshSnapshot) {
-        for (service, published) in &mesh.services {
-            let endpoints = &published.endpoints;
-            let known = self.clusters.get(service);
-            if known.is_some_and(|cluster| cluster.endpoints == *endpoints) {
-                continue;
-            }
-            let generation = match known {
-                Some(cluster) => cluster.generation,
-                None => {
-                    self.emit(step, ResourceType::Cluster, Action::SetCluster { service: service.clone() })
-                }
-            };
-            let set = Action::SetEndpoints { service: service.clone(), endpoints: endpoints.clone() };
-            self.emit(step, ResourceType::Endpoints, set);
-            self.clusters.insert(service.clone(), Cluster { generation, endpoints: endpoints.clone() });
-        }
-    }
-
-    fn drop_clusters(&mut self, step: &mut Step, mesh: &MeshSnapshot) {
-        if self.clusters.keys().all(|service| mesh.services.contains_key(service)) {
+    /// Ranges that are no longer wanted stay while something of them is out.
+    fn set_entrance(&mut self, step: &mut Step, mesh: &MeshSnapshot) {
+        if mesh.ranges == self.entrance.ranges {
             return;
         }
-        let used: BTreeSet<&String> = self.lines.values().map(|line| &line.target.service).collect();
-        let dead = self.clusters.keys().filter(|s| !mesh.services.contains_key(*s) && !used.contains(s));
-        for service in dead.cloned().collect::<Vec<_>>() {
-            self.clusters.remove(&service);
-            self.emit(step, ResourceType::Cluster, Action::DropCluster { service: service.clone() });
-            self.emit(step, ResourceType::Endpoints, Action::DropEndpoints { service });
+        let mut ranges = mesh.ranges.clone();
+        for range in &self.entrance.ranges {
+            if !ranges.contains(range) && self.lines.keys().any(|key| range.contains(key.route.vip)) {
+                ranges.push(*range);
+            }
+        }
+        if ranges != self.entrance.ranges {
+            let set = Action::SetEntrance { ranges: ranges.clone() };
+            let generation = self.emit(step, ResourceType::Listener, set);
+            self.entrance = Entrance { generation, ranges };
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The order as tables: what happens, when, and what must follow. Part of order.
 
+mod shapes;
+
 use std::net::IpAddr;
 
 use super::lines::{CLUSTER_LIMIT, PROXY_LIMIT, SETTLE};
 use super::*;
-use crate::cp::snapshot::{Protocol, PublishedService};
+use crate::cp::snapshot::{Outbounds, Protocol, PublishedService};
 use crate::cp::xds::clients::{Progress, Refusal};
 use crate::model::name::Hostname;
 use crate::model::view::{Addresses, Port};
@@ -16,11 +18,13 @@ struct Table {
     order: Order,
     now: Instant,
     clients: BTreeMap<u64, Client>,
+    outbounds: Outbounds,
 }
 
 impl Table {
     fn new() -> Self {
-        Self { order: Order::new("default"), now: Instant::now(), clients: BTreeMap::new() }
+        let (now, outbounds) = (Instant::now(), Outbounds::default());
+        Self { order: Order::new("default"), now, clients: BTreeMap::new(), outbounds }
     }
 
     /// The mesh has these services now: name, last byte of the VIP, last byte of the endpoint's port.
@@ -39,6 +43,7 @@ impl Table {
             domain: Hostname::parse("mesh").unwrap(),
             ttl_secs: u32::try_from(TTL.as_secs()).unwrap(),
             ranges: vec!["240.0.0.0/4".parse().unwrap()],
+            outbounds: self.outbounds,
             services: services.iter().map(service).collect(),
         };
         self.step(Event::Wanted(Some(Arc::new(mesh))))
@@ -93,7 +98,11 @@ impl Table {
 
     /// A proxy and an agent that have everything of a mesh with these services.
     fn settled(services: &[(&str, u8, u8)]) -> Self {
-        let mut table = Self::new();
+        Self::settled_as(Outbounds::default(), services)
+    }
+
+    fn settled_as(outbounds: Outbounds, services: &[(&str, u8, u8)]) -> Self {
+        let mut table = Self { outbounds, ..Self::new() };
         table.want(services);
         table.connect(1, Role::Proxy);
         table.connect(2, Role::Agent);
@@ -110,8 +119,9 @@ const NOTHING: [&str; 0] = [];
 
 fn words(action: &Action) -> String {
     match action {
-        Action::SetCluster { service } => format!("cluster {service}"),
-        Action::DropCluster { service } => format!("no cluster {service}"),
+        Action::SetCluster { name, service } if name == service => format!("cluster {name}"),
+        Action::SetCluster { name, service } => format!("cluster {name} {service}"),
+        Action::DropCluster { name } => format!("no cluster {name}"),
         Action::SetEndpoints { service, endpoints } => {
             let ports: Vec<String> = endpoints.iter().map(|endpoint| endpoint.port().to_string()).collect();
             format!("endpoints {service} {}", ports.join(","))
@@ -119,6 +129,7 @@ fn words(action: &Action) -> String {
         Action::DropEndpoints { service } => format!("no endpoints {service}"),
         Action::SetListener { route, service, .. } => format!("listener {} {service}", last_byte(route.vip)),
         Action::DropListener { route } => format!("no listener {}", last_byte(route.vip)),
+        Action::SetEntrance { ranges } => format!("entrance {}", ranges[0]),
         Action::PublishView(view) => {
             let names: Vec<&str> = view.names().keys().map(Hostname::as_str).collect();
             let vips: Vec<String> = view.routes.iter().map(|route| last_byte(route.vip)).collect();
@@ -174,7 +185,8 @@ fn a_change_of_protocol_changes_the_listener_in_place() {
 #[test]
 fn without_a_proxy_nothing_new_is_published_and_the_operator_reads_why() {
     let mut table = Table::new();
-    assert_eq!(table.want(&[("a", 1, 1)]), ["cluster a", "endpoints a 1", "listener 1 a"]);
+    let first = table.want(&[("a", 1, 1)]);
+    assert_eq!(first, ["entrance 240.0.0.0/4", "cluster a", "endpoints a 1", "listener 1 a"]);
     assert_eq!(table.connect(2, Role::Agent), NOTHING);
     assert_eq!(table.after(PROXY_LIMIT * 10), NOTHING);
     assert_eq!(
@@ -191,7 +203,7 @@ fn without_a_proxy_nothing_new_is_published_and_the_operator_reads_why() {
 
 #[test]
 fn an_empty_mesh_is_published_at_once() {
-    assert_eq!(Table::new().want(&[]), ["view  []"]);
+    assert_eq!(Table::new().want(&[]), ["entrance 240.0.0.0/4", "view  []"]);
 }
 
 #[test]
@@ -339,12 +351,13 @@ fn a_service_that_comes_back_while_it_rests_needs_no_new_listener() {
 #[test]
 fn a_vip_that_moves_to_another_service_leaves_the_first_before_it_comes_to_the_second() {
     let mut table = Table::settled(&[("a", 1, 1)]);
-    assert_eq!(table.want(&[("b", 1, 1)]), ["cluster b", "endpoints b 1", "view  []"]);
+    assert_eq!(table.want(&[("b", 1, 1)]), ["endpoints b 1", "view  []"]);
     table.ack(2, &[ResourceType::MeshView]);
     table.ack(1, &PROXY);
     let rested = table.after(TTL * 2);
     assert!(rested.contains(&"no listener 1".into()), "{rested:?}");
-    assert_eq!(table.ack(1, &PROXY), ["no cluster a", "no endpoints a", "listener 1 b"]);
+    assert_eq!(table.ack(1, &PROXY), ["no cluster a", "no endpoints a", "cluster b"]);
+    assert_eq!(table.ack(1, &PROXY), ["listener 1 b"]);
     table.ack(1, &PROXY);
     assert_eq!(table.after(SETTLE), ["view b.mesh [1]"]);
 }

@@ -3,11 +3,10 @@
 use std::time::Instant;
 
 use super::lines::{entrance_refused_by, refused_by};
-use super::{AGENT_LIMIT, Action, Line, Order, Stage, Step, Strangers};
+use super::{AGENT_LIMIT, Action, Key, Line, Order, Step, Strangers};
 use crate::cp::snapshot::MeshSnapshot;
 use crate::cp::xds::clients::Client;
 use crate::cp::xds::targets;
-use crate::model::view::Route;
 use crate::wire::node::Role;
 use crate::wire::resource::ResourceType;
 
@@ -15,12 +14,10 @@ impl Order {
     /// Gives agents a new view when what works has changed. The first one waits until everything has had its chance:
     /// an agent that comes from an earlier control plane would take a part for the whole.
     pub(super) fn publish(&mut self, step: &mut Step, mesh: &MeshSnapshot, now: Instant) {
-        if self.view.is_none() && self.lines.iter().any(|(route, line)| self.holds_back(*route, line)) {
+        if self.view.is_none() && self.lines.iter().any(|(key, line)| self.holds_back(*key, line)) {
             return;
         }
-        let working =
-            self.lines.iter().filter(|(_, line)| line.stage == Stage::Works).map(|(route, _)| *route);
-        match targets::view(&self.name, mesh, working.collect()) {
+        match targets::view(&self.name, mesh, self.working().collect()) {
             Ok(view) if self.view.as_ref() == Some(&view) => self.refused = None,
             Ok(view) => {
                 self.refused = None;
@@ -44,7 +41,7 @@ impl Order {
 
     /// Might this line still come to work soon? What is refused will not, nor IPv6 where the machine has none. A taken
     /// IPv4 port is no reason to tell agents that the mesh is empty.
-    fn holds_back(&self, route: Route, line: &Line) -> bool {
+    fn holds_back(&self, Key { route, .. }: Key, line: &Line) -> bool {
         let hopeless = |proxy: &Client| {
             refused_by(proxy, route, &line.target).is_some()
                 || (route.vip.is_ipv6() && entrance_refused_by(proxy, route).is_some())

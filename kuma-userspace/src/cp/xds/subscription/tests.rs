@@ -32,7 +32,7 @@ impl Table {
     fn publish(&mut self, resources: &[(&str, &str)]) -> &mut Self {
         let resource = |&(name, version): &(&str, &str)| {
             let (name, version, body) = (name.to_owned(), version.to_owned(), bytes::Bytes::new());
-            (name.clone(), Arc::new(Resource { name, version, body }))
+            (name.clone(), Arc::new(Resource { name, version, body, endpoints: None }))
         };
         self.set.resources = Arc::new(resources.iter().map(resource).collect());
         self.set.generation += 1;
