@@ -1,9 +1,7 @@
 //! One xDS resource as it is sent. Keeps: encoded once and shared by every stream; the version is a hash of the
 //! content, so it is the same on every replica and after a restart. Called by cp::xds and agent::feed.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use envoy_types::pb::google::protobuf::Any;
@@ -51,9 +49,6 @@ impl ResourceType {
         }
     }
 }
-
-/// Resources of one type by name; cheap to share.
-pub type Resources = Arc<BTreeMap<String, Arc<Resource>>>;
 
 /// A named, versioned, encoded resource.
 #[derive(Clone, PartialEq, Eq, Debug)]

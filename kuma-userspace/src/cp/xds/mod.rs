@@ -12,6 +12,7 @@ mod order;
 mod per_type;
 mod published;
 mod publisher;
+mod resources;
 mod service;
 mod session;
 mod shape;

@@ -1,14 +1,13 @@
 //! The resources of one view as they are published now. Keeps: each is encoded once, when its action comes in, and
 //! shared by all streams. Called by cp::xds (writing) and its streams (reading).
 
-use std::sync::Arc;
-
 use ipnetwork::IpNetwork;
 
 use super::order::{Action, Step};
 use super::per_type::PerType;
+use super::resources::Resources;
 use crate::wire::envoy;
-use crate::wire::resource::{Resource, ResourceType, Resources};
+use crate::wire::resource::{Resource, ResourceType};
 use crate::wire::view;
 
 /// The resources of one type.
@@ -75,11 +74,10 @@ impl Published {
     }
 
     fn set(&mut self, kind: ResourceType, resource: Resource) {
-        let resources = Arc::make_mut(&mut self.sets[kind].resources);
-        resources.insert(resource.name.clone(), Arc::new(resource));
+        self.sets[kind].resources.insert(resource);
     }
 
     fn drop(&mut self, kind: ResourceType, name: &str) {
-        Arc::make_mut(&mut self.sets[kind].resources).remove(name);
+        self.sets[kind].resources.remove(name);
     }
 }

@@ -71,17 +71,17 @@ impl Order {
 
     /// Follows the endpoints of the mesh.
     pub(super) fn set_endpoints(&mut self, step: &mut Step, mesh: &MeshSnapshot) {
-        for (service, published) in &mesh.services {
+        for service in std::mem::take(&mut self.changed) {
+            let Some(published) = mesh.services.get(&service) else {
+                self.drop_endpoints(step, &service);
+                continue;
+            };
             let served = self.clusters.services.entry(service.clone()).or_default();
             if served.endpoints.as_ref() != Some(&published.endpoints) {
                 served.endpoints = Some(published.endpoints.clone());
-                let (service, endpoints) = (service.clone(), published.endpoints.clone());
+                let endpoints = published.endpoints.clone();
                 self.emit(step, ResourceType::Endpoints, Action::SetEndpoints { service, endpoints });
             }
-        }
-        let unwanted = self.clusters.services.keys().filter(|service| !mesh.services.contains_key(*service));
-        for service in unwanted.cloned().collect::<Vec<_>>() {
-            self.drop_endpoints(step, &service);
         }
     }
 

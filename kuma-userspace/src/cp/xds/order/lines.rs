@@ -30,30 +30,36 @@ enum Fate {
 }
 
 impl Order {
-    /// Starts what is new, turns what is no longer wanted towards its end.
+    /// Where something has changed: starts what is new, turns what is no longer wanted towards its end.
     pub(super) fn set_lines(&mut self, step: &mut Step, now: Instant) {
-        for (key, fate) in self.unwanted() {
-            match fate {
-                Fate::Retire => self.retire(step, key, now),
-                Fate::Leave => self.leave(step, key, now),
-                Fate::Stay => self.revive(key),
-            }
-        }
-        let targets = std::mem::take(&mut self.targets);
-        for (&route, target) in &targets {
-            let key = Key { route, shape: target.shape };
-            match self.lines.get(&key) {
-                Some(line) if line.target.service == target.service => self.renew(step, key, target, now),
-                None if self.is_free(route, target) => {
-                    self.hold_cluster(step, key, target);
-                    let stage = Stage::AwaitsCluster { since: now };
-                    self.lines.insert(key, Line { target: target.clone(), stage });
+        for route in std::mem::take(&mut self.touched) {
+            for shape in [Shape::Listener, Shape::Compact] {
+                let key = Key { route, shape };
+                match self.fate(key) {
+                    Some(Fate::Retire) => self.retire(step, key, now),
+                    Some(Fate::Leave) => self.leave(step, key, now),
+                    Some(Fate::Stay) => self.revive(key),
+                    None => {}
                 }
-                // Another service has the VIP: its lines leave first, and this one comes later.
-                _ => {}
+            }
+            if let Some(target) = self.targets.get(route).cloned() {
+                self.set_line(step, Key { route, shape: target.shape }, &target, now);
             }
         }
-        self.targets = targets;
+    }
+
+    fn set_line(&mut self, step: &mut Step, key: Key, target: &Target, now: Instant) {
+        match self.lines.get(&key) {
+            Some(line) if line.target.service == target.service => self.renew(step, key, target, now),
+            None if self.is_free(key.route, target) => {
+                self.hold_cluster(step, key, target);
+                let stage = Stage::AwaitsCluster { since: now };
+                self.lines.insert(key, Line { target: target.clone(), stage });
+                self.moving.insert(key);
+            }
+            // Another service has the VIP: its lines leave first, and this one comes later.
+            _ => {}
+        }
     }
 
     /// Has no other service a line of this VIP and port?
@@ -64,20 +70,18 @@ impl Order {
         ![Shape::Listener, Shape::Compact].into_iter().any(of_another)
     }
 
-    fn unwanted(&self) -> Vec<(Key, Fate)> {
-        let fate = |(&key, line): (&Key, &Line)| {
-            let target = self.targets.get(&key.route);
-            let Some(target) = target.filter(|target| target.service == line.target.service) else {
-                return Some((key, Fate::Retire));
-            };
-            if target.shape == key.shape {
-                return None;
-            }
-            let is_relieved = self.works(Key { shape: target.shape, ..key });
-            let fate = if is_relieved || line.stage.is_before_works() { Fate::Leave } else { Fate::Stay };
-            Some((key, fate))
+    /// `None`: there is no such line, or it is wanted as it is.
+    fn fate(&self, key: Key) -> Option<Fate> {
+        let line = self.lines.get(&key)?;
+        let target = self.targets.get(key.route);
+        let Some(target) = target.filter(|target| target.service == line.target.service) else {
+            return Some(Fate::Retire);
         };
-        self.lines.iter().filter_map(fate).collect()
+        if target.shape == key.shape {
+            return None;
+        }
+        let is_of_no_use = self.works(key.other()) || line.stage.is_before_works();
+        Some(if is_of_no_use { Fate::Leave } else { Fate::Stay })
     }
 
     /// A line whose VIP is no longer this service's. Its name has a view to leave first, if there is one.
@@ -109,9 +113,11 @@ impl Order {
 
     fn remove(&mut self, step: &mut Step, key: Key, now: Instant) {
         let Some(line) = self.lines.remove(&key) else { return };
+        self.moving.remove(&key);
+        self.stale |= line.stage == Stage::Works;
         self.release_cluster(step, key, &line.target);
         // It may be wanted again: by another service, or since it left.
-        (self.unmatched, self.stale) = (true, true);
+        self.touched.insert(key.route);
         step.wake_at(now);
     }
 
@@ -140,9 +146,7 @@ impl Order {
 
     /// Moves every line as far as the ACKs and the clock allow.
     pub(super) fn advance_lines(&mut self, step: &mut Step, now: Instant) {
-        let keys: Vec<Key> =
-            self.lines.iter().filter(|(_, l)| l.stage != Stage::Works).map(|(key, _)| *key).collect();
-        for key in keys {
+        for key in self.moving.clone() {
             self.advance(step, key, now);
         }
     }
@@ -164,7 +168,7 @@ impl Order {
             Stage::Settles { until } if now >= until => {
                 self.enter(key, Stage::Works);
                 // The other shape of the same VIP has nothing to do any more.
-                self.leave(step, Key { shape: key.shape.other(), ..key }, now);
+                self.leave(step, key.other(), now);
             }
             Stage::Works => {}
             Stage::LeftView { since, generation } => {
@@ -187,9 +191,13 @@ impl Order {
     }
 
     fn enter(&mut self, key: Key, stage: Stage) {
-        self.stale = true;
-        if let Some(line) = self.lines.get_mut(&key) {
-            line.stage = stage;
+        let Some(line) = self.lines.get_mut(&key) else { return };
+        let left = std::mem::replace(&mut line.stage, stage);
+        self.stale |= left == Stage::Works || stage == Stage::Works;
+        if stage == Stage::Works {
+            self.moving.remove(&key);
+        } else {
+            self.moving.insert(key);
         }
     }
 
@@ -318,6 +326,9 @@ fn set_listener(route: Route, target: &Target) -> Action {
 
 /// What the proxy refuses of that which `route` alone needs.
 pub(super) fn refused_by(proxy: &Client, route: Route, target: &Target) -> Option<String> {
+    if proxy.progress.refused.is_empty() {
+        return None;
+    }
     let listener = Some(outbound_name(route))
         .filter(|name| target.shape == Shape::Listener && proxy.refuses(ResourceType::Listener, name));
     let cluster = || Some(target.cluster(route)).filter(|name| proxy.refuses(ResourceType::Cluster, name));

@@ -25,7 +25,7 @@ use self::lines::{entrance_refused_by, refused_by};
 use super::clients::{Client, ClientId};
 use super::per_type::PerType;
 use super::shape::{Shape, Spread};
-use super::targets::{self, Target};
+use super::targets::{Difference, Target, Targets};
 use crate::cp::snapshot::MeshSnapshot;
 use crate::model::view::{MeshView, Route};
 use crate::wire::envoy::Codec;
@@ -77,7 +77,7 @@ pub(super) enum Action {
     SetEntrance {
         ranges: Vec<IpNetwork>,
     },
-    PublishView(MeshView),
+    PublishView(Arc<MeshView>),
     /// What a reconnecting proxy still has of an earlier control plane may go now.
     ReleaseStrangers,
     /// Somebody did not acknowledge in time, and we go on.
@@ -105,6 +105,13 @@ pub(super) struct Step {
 struct Key {
     route: Route,
     shape: Shape,
+}
+
+impl Key {
+    /// The same VIP and port in the other shape.
+    fn other(self) -> Self {
+        Self { shape: self.shape.other(), ..self }
+    }
 }
 
 /// The life of a line. Without a listener, the steps that are about one are passed over.
@@ -152,19 +159,22 @@ enum Strangers {
 pub(super) struct Order {
     name: String,
     wanted: Option<Arc<MeshSnapshot>>,
-    targets: BTreeMap<Route, Target>,
-    spread: Spread,
+    targets: Targets,
     clients: Vec<Client>,
     clusters: Clusters,
     entrance: Entrance,
     lines: BTreeMap<Key, Line>,
-    view: Option<MeshView>,
+    /// Those of `lines` that do not simply work: all that ACKs and the clock can move.
+    moving: BTreeSet<Key>,
+    view: Option<Arc<MeshView>>,
     strangers: Strangers,
     generations: PerType<u64>,
     overdue: BTreeSet<(ClientId, ResourceType)>,
     refused: Option<String>,
-    /// Clusters and lines may differ from what is wanted.
-    unmatched: bool,
+    /// VIPs and ports whose lines may differ from what is wanted.
+    touched: BTreeSet<Route>,
+    /// Services whose endpoints may.
+    changed: BTreeSet<String>,
     /// The view may differ from what works.
     stale: bool,
 }
@@ -175,18 +185,19 @@ impl Order {
         Self {
             name: name.into(),
             wanted: None,
-            targets: BTreeMap::new(),
-            spread: Spread::default(),
+            targets: Targets::default(),
             clients: Vec::new(),
             clusters: Clusters::default(),
             entrance: Entrance::default(),
             lines: BTreeMap::new(),
+            moving: BTreeSet::new(),
             view: None,
             strangers: Strangers::Unknown,
             generations: PerType::default(),
             overdue: BTreeSet::new(),
             refused: None,
-            unmatched: false,
+            touched: BTreeSet::new(),
+            changed: BTreeSet::new(),
             stale: false,
         }
     }
@@ -203,13 +214,11 @@ impl Order {
             Event::Time => {}
         }
         if let Some(mesh) = self.wanted.clone() {
-            if std::mem::take(&mut self.unmatched) {
-                self.set_entrance(&mut step, &mesh);
-                self.set_lines(&mut step, now);
-                self.set_endpoints(&mut step, &mesh);
-            }
+            self.set_entrance(&mut step, &mesh);
+            self.set_lines(&mut step, now);
+            self.set_endpoints(&mut step, &mesh);
             self.advance_lines(&mut step, now);
-            if self.stale || self.view.is_none() {
+            if std::mem::take(&mut self.stale) || self.view.is_none() {
                 self.publish(&mut step, &mesh, now);
             }
             self.advance_strangers(&mut step, now);
@@ -223,9 +232,8 @@ impl Order {
         if self.wanted.is_none() {
             return vec![format!("mesh {:?} does not exist", self.name)];
         }
-        let pending = self.lines.iter().filter(|(key, line)| {
-            line.stage.is_before_works() && !self.works(Key { shape: key.shape.other(), ..**key })
-        });
+        let pending = self.moving.iter().filter_map(|key| self.lines.get_key_value(key));
+        let pending = pending.filter(|(key, line)| line.stage.is_before_works() && !self.works(key.other()));
         let pending: Vec<(&Key, &Line)> = pending.collect();
         let mut waiting = Vec::new();
         if let Some(reason) = &self.refused {
@@ -257,15 +265,17 @@ impl Order {
 
     /// How many VIPs and ports agents may use, and how many are wanted.
     pub(super) fn progress(&self) -> (usize, usize) {
-        let mut working: Vec<Route> = self.working().collect();
-        working.dedup();
-        (working.len(), self.targets.len())
+        // What works in one shape is on its way out in the other, or on its way in.
+        (self.lines.len() - self.moving.len(), self.targets.len())
     }
 
     /// How many VIPs and ports are wanted in which shape, and how many are still there in the other.
     pub(super) fn shapes(&self) -> (Spread, usize) {
-        let other = |key: &&Key| self.targets.get(&key.route).is_some_and(|target| target.shape != key.shape);
-        (self.spread, self.lines.keys().filter(other).count())
+        let changing = |key: &&Key| {
+            let wanted = self.targets.get(key.route).map(|target| target.shape);
+            wanted.is_some_and(|shape| shape != key.shape || self.works(key.other()))
+        };
+        (self.targets.spread(), self.moving.iter().filter(changing).count())
     }
 
     /// Is anybody connected?
@@ -280,12 +290,16 @@ impl Order {
 
     fn want(&mut self, wanted: Option<Arc<MeshSnapshot>>) {
         // A mesh that is gone keeps its domain and ranges until its services have left in order.
-        self.wanted = wanted.or_else(|| {
+        let wanted = wanted.or_else(|| {
             let last = self.wanted.as_deref()?;
             Some(Arc::new(MeshSnapshot { services: BTreeMap::new(), ..last.clone() }))
         });
-        (self.targets, self.spread) = self.wanted.as_deref().map(targets::targets).unwrap_or_default();
-        (self.unmatched, self.stale) = (true, true);
+        let Some(wanted) = wanted else { return };
+        let Difference { services, routes } = self.targets.follow(self.wanted.as_deref(), &wanted);
+        self.touched.extend(routes);
+        self.changed.extend(services);
+        self.wanted = Some(wanted);
+        self.stale = true;
     }
 
     fn proxies(&self) -> impl Iterator<Item = &Client> {

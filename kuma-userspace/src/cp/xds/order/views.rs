@@ -1,5 +1,6 @@
 //! What agents see of a view, and when what an earlier control plane left may go. Part of order.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::lines::{entrance_refused_by, refused_by};
@@ -18,9 +19,10 @@ impl Order {
             return;
         }
         match targets::view(&self.name, mesh, self.working().collect()) {
-            Ok(view) if self.view.as_ref() == Some(&view) => self.refused = None,
+            Ok(view) if self.view.as_deref() == Some(&view) => self.refused = None,
             Ok(view) => {
                 self.refused = None;
+                let view = Arc::new(view);
                 let first = self.view.is_none();
                 self.view = Some(view.clone());
                 let generation = self.emit(step, ResourceType::MeshView, Action::PublishView(view));

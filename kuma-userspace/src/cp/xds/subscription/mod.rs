@@ -13,6 +13,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use super::clients::Refusal;
 use super::nack;
 use super::published::Set;
+use super::resources::Resources;
 use crate::wire::resource::Resource;
 
 /// The subscription to everything.
@@ -53,8 +54,18 @@ pub(super) struct Subscription {
     acked: u64,
     /// Even an empty answer counts: the first one ends the client's initial fetch.
     greeted: bool,
-    /// The state that was compared last, when nothing was to be told: it need not be compared again.
-    up_to_date_with: Option<(u64, bool)>,
+    /// What was looked at last, and need not be looked at again; `None`: everything must be.
+    seen: Option<Seen>,
+    /// Names to look at again all the same.
+    again: BTreeSet<String>,
+}
+
+/// A state that the client has been told of, as far as it had to be.
+#[derive(Debug)]
+struct Seen {
+    generation: u64,
+    strangers_may_go: bool,
+    resources: Resources,
 }
 
 /// What is to be told from, besides the subscription itself.
@@ -63,6 +74,12 @@ pub(super) struct Source<'a> {
     /// Resources of this client alone.
     pub(super) own: &'a [Arc<Resource>],
     pub(super) strangers_may_go: bool,
+}
+
+impl Source<'_> {
+    fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.own.iter().find(|resource| resource.name == name).or_else(|| self.set.resources.get(name))
+    }
 }
 
 impl Subscription {
@@ -78,13 +95,15 @@ impl Subscription {
 
     /// Takes in a later request. Returns the refusals that are new.
     pub(super) fn take(&mut self, request: DeltaDiscoveryRequest) -> Vec<(String, Refusal)> {
-        self.up_to_date_with = None;
         let mut news = Vec::new();
         if let Some(answered) = self.in_flight.take_if(|in_flight| in_flight.nonce == request.response_nonce)
         {
             match request.error_detail {
                 None => self.acked = answered.generation,
-                Some(error) => news = self.refuse(answered, &error.message),
+                Some(error) => {
+                    self.seen = None;
+                    news = self.refuse(answered, &error.message);
+                }
             }
         }
         self.unsubscribe(&request.resource_names_unsubscribe);
@@ -94,9 +113,10 @@ impl Subscription {
 
     /// Whatever these names are, they are sent again.
     pub(super) fn forget<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
-        self.up_to_date_with = None;
         for name in names {
-            self.held.remove(name);
+            if self.held.remove(name).is_some() {
+                self.again.insert(name.clone());
+            }
         }
     }
 
@@ -106,19 +126,17 @@ impl Subscription {
         source: &Source<'_>,
         nonce: impl FnOnce() -> String,
     ) -> Option<(String, Answer)> {
-        let compared = (source.set.generation, source.strangers_may_go);
-        if self.in_flight.is_some() || !source.set.decided || self.up_to_date_with == Some(compared) {
+        if self.in_flight.is_some() || !source.set.decided || self.has_seen(source) {
             return None;
         }
         let suspect = self.next_suspect(source);
         // A suspect goes alone and completes nothing.
-        let (generation, changed, removed) = match suspect {
-            Some(suspect) => (self.acked, vec![suspect], Vec::new()),
-            None => (source.set.generation, self.changed(source), self.removed(source)),
+        let (generation, Answer { changed, removed }) = match suspect {
+            Some(suspect) => (self.acked, Answer { changed: vec![suspect], removed: Vec::new() }),
+            None => (source.set.generation, self.look(source)),
         };
         if changed.is_empty() && removed.is_empty() && self.greeted {
             self.acked = generation;
-            self.up_to_date_with = Some(compared);
             return None;
         }
         self.greeted = true;
@@ -142,12 +160,13 @@ impl Subscription {
     fn subscribe(&mut self, names: Vec<String>) {
         for name in names {
             if name == WILDCARD {
-                self.wildcard = true;
+                (self.wildcard, self.seen) = (true, None);
                 continue;
             }
             // Asking again means: send it again (xDS protocol, "subscribing to resources").
             self.held.remove(&name);
             self.told_absent.remove(&name);
+            self.again.insert(name.clone());
             self.names.insert(name);
         }
     }
@@ -155,12 +174,13 @@ impl Subscription {
     fn unsubscribe(&mut self, names: &[String]) {
         for name in names {
             if name == WILDCARD {
-                self.wildcard = false;
+                (self.wildcard, self.seen) = (false, None);
                 self.held.retain(|held, _| self.names.contains(held));
                 continue;
             }
             self.names.remove(name);
             self.told_absent.remove(name);
+            self.again.insert(name.clone());
             if !self.wildcard {
                 self.held.remove(name);
             }
@@ -193,20 +213,59 @@ impl Subscription {
         news
     }
 
-    fn changed(&self, source: &Source<'_>) -> Vec<Arc<Resource>> {
-        let published = &source.set.resources;
-        if self.wildcard {
-            return source.own.iter().chain(published.values()).filter(|r| self.lacks(r)).cloned().collect();
+    fn has_seen(&self, source: &Source<'_>) -> bool {
+        let is_same = |seen: &Seen| {
+            (seen.generation, seen.strangers_may_go) == (source.set.generation, source.strangers_may_go)
+        };
+        self.again.is_empty() && self.suspects.is_empty() && self.seen.as_ref().is_some_and(is_same)
+    }
+
+    /// Looks at what may have changed since the last time.
+    fn look(&mut self, source: &Source<'_>) -> Answer {
+        let Source { set: &Set { generation, ref resources, .. }, strangers_may_go, .. } = *source;
+        let seen = Seen { generation, strangers_may_go, resources: resources.clone() };
+        let seen = self.seen.replace(seen).filter(|seen| seen.strangers_may_go == strangers_may_go);
+        let again = std::mem::take(&mut self.again);
+        let mut names: BTreeSet<&str> = again.iter().map(String::as_str).collect();
+        match &seen {
+            Some(seen) => names.extend(resources.differing(&seen.resources)),
+            None => {
+                names.extend(resources.names());
+                names.extend(self.held.keys().chain(&self.names).map(String::as_str));
+            }
         }
-        let own = source.own.iter().filter(|resource| self.names.contains(&resource.name));
-        let asked = self.names.iter().filter_map(|name| published.get(name));
-        own.chain(asked).filter(|resource| self.lacks(resource)).cloned().collect()
+        // The client's own come first: when another has the address of one of them, it is the other that is refused.
+        for resource in source.own {
+            names.remove(&*resource.name);
+        }
+        let own = source.own.iter().map(|resource| &*resource.name);
+        let mut answer = Answer::default();
+        for name in own.chain(names) {
+            match source.get(name) {
+                Some(resource) if self.wants(name) && self.lacks(resource) => {
+                    answer.changed.push(resource.clone());
+                }
+                None if self.believes(name, source) => answer.removed.push(name.to_owned()),
+                _ => {}
+            }
+        }
+        answer
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains(name)
+    }
+
+    /// Must the client be told that there is no such resource?
+    fn believes(&self, name: &str, source: &Source<'_>) -> bool {
+        let is_kept = !source.strangers_may_go && self.strangers.contains(name);
+        let waits = self.names.contains(name) && !self.told_absent.contains(name);
+        !is_kept && (self.held.contains_key(name) || waits)
     }
 
     fn next_suspect(&mut self, source: &Source<'_>) -> Option<Arc<Resource>> {
         while let Some(name) = self.suspects.pop_first() {
-            let own = source.own.iter().find(|resource| resource.name == name);
-            if let Some(resource) = own.or_else(|| source.set.resources.get(&name)) {
+            if let Some(resource) = source.get(&name) {
                 return Some(resource.clone());
             }
         }
@@ -218,20 +277,6 @@ impl Subscription {
         let refuses =
             self.refused.get(&resource.name).is_some_and(|refusal| refusal.version == resource.version);
         !holds && !refuses
-    }
-
-    fn removed(&self, source: &Source<'_>) -> Vec<String> {
-        let exists = |name: &str| {
-            source.set.resources.contains_key(name) || source.own.iter().any(|resource| resource.name == name)
-        };
-        let kept = |name: &str| !source.strangers_may_go && self.strangers.contains(name);
-        let mut removed: Vec<String> =
-            self.held.keys().filter(|name| !exists(name) && !kept(name)).cloned().collect();
-        let absent = self.names.iter().filter(|&name| {
-            !exists(name) && !kept(name) && !self.told_absent.contains(name) && !self.held.contains_key(name)
-        });
-        removed.extend(absent.cloned());
-        removed
     }
 
     fn record(&mut self, changed: &[Arc<Resource>], removed: &[String]) {

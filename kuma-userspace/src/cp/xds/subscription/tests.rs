@@ -24,17 +24,18 @@ impl Table {
             ..DeltaDiscoveryRequest::default()
         };
         let subscription = Subscription::open(&mut request);
-        let set = Set { generation: 0, decided: true, resources: Arc::default() };
+        let set = Set { generation: 0, decided: true, resources: Resources::default() };
         Self { subscription, set, strangers_may_go: true, nonce: 0 }
     }
 
     /// Publishes exactly these names and versions.
     fn publish(&mut self, resources: &[(&str, &str)]) -> &mut Self {
-        let resource = |&(name, version): &(&str, &str)| {
+        let mut set = Resources::default();
+        for &(name, version) in resources {
             let (name, version, body) = (name.to_owned(), version.to_owned(), bytes::Bytes::new());
-            (name.clone(), Arc::new(Resource { name, version, body, endpoints: None }))
-        };
-        self.set.resources = Arc::new(resources.iter().map(resource).collect());
+            set.insert(Resource { name, version, body, endpoints: None });
+        }
+        self.set.resources = set;
         self.set.generation += 1;
         self
     }
