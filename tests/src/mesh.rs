@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use crate::backend::Speaks;
 
-/// Settings and services in the short form.
+/// Settings and services in the short form, and whatever else a test needs.
 #[derive(Clone, Debug)]
 pub struct Mesh {
     pub cidr: String,
@@ -14,6 +14,8 @@ pub struct Mesh {
     pub ttl_secs: u32,
     /// By service name.
     pub services: BTreeMap<String, Service>,
+    /// Further documents, as they are.
+    pub more: String,
 }
 
 /// One service.
@@ -26,14 +28,14 @@ pub struct Service {
 impl Default for Mesh {
     fn default() -> Self {
         let (cidr, cidr6) = ("240.0.0.0/4".into(), "fd00:fd00::/64".into());
-        Self { cidr, cidr6, ttl_secs: 60, services: BTreeMap::new() }
+        Self { cidr, cidr6, ttl_secs: 60, services: BTreeMap::new(), more: String::new() }
     }
 }
 
 impl Mesh {
     /// The file's text.
     pub fn to_yaml(&self) -> String {
-        let Self { cidr, cidr6, ttl_secs, services } = self;
+        let Self { cidr, cidr6, ttl_secs, services, more } = self;
         let mut text =
             format!("dnsServer: {{domain: mesh, CIDR: {cidr}, CIDR6: \"{cidr6}\", ttl: {ttl_secs}}}\n");
         text.push_str(if services.is_empty() { "services: []\n" } else { "services:\n" });
@@ -49,6 +51,10 @@ impl Mesh {
                 "  - {{mesh: default, service: {name}, protocol: {protocol}, endpoints: [{endpoints}]}}"
             )
             .expect("a String takes all text");
+        }
+        if !more.is_empty() {
+            text.push_str("---\n");
+            text.push_str(more);
         }
         text
     }

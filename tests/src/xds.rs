@@ -106,7 +106,7 @@ pub fn service(n: u16, protocol: Protocol, endpoints: &[SocketAddr]) -> (String,
         hostnames: BTreeSet::from([Hostname::parse(&format!("{name}.mesh")).expect("valid")]),
         vips,
         ports: BTreeSet::from([Port::new(80)]),
-        endpoints: endpoints.iter().copied().collect(),
+        endpoints: endpoints.iter().copied().map(Into::into).collect(),
     };
     (name, service)
 }

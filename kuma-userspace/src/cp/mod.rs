@@ -2,7 +2,7 @@
 //!
 //! - [`resources`], [`settings`], [`yaml`], [`violation`]: files to checked resources, every mistake with its place.
 //! - [`watch`]: edits of those files.
-//! - [`names`], [`allocator`], [`record`], [`clock`]: the rules, pure.
+//! - [`names`], [`plan`], [`allocator`], [`record`], [`clock`]: the rules, pure.
 //! - [`store`]: what must survive a restart.
 //! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
@@ -14,6 +14,7 @@ pub mod allocator;
 pub mod clock;
 pub mod install;
 pub mod names;
+pub mod plan;
 pub mod publish;
 pub mod record;
 pub mod resources;
@@ -21,6 +22,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod status;
 pub mod store;
+mod template;
 pub mod violation;
 pub mod watch;
 pub mod xds;
@@ -88,7 +90,7 @@ pub enum Error {
 /// # Errors
 /// Every mistake in every file.
 pub fn check(files: &[PathBuf]) -> Result<Summary, Invalid> {
-    let Resources { settings, services } = resources::read(files)?;
+    let Resources { settings, services, .. } = resources::read(files)?;
     Ok(Summary {
         settings,
         meshes: services.keys().map(|key| key.mesh.to_string()).collect(),

@@ -11,18 +11,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::allocator::{Allocator, Doubled, Family, Lost};
 use super::clock::Clock;
-use super::names::{self, Names};
+use super::plan::{self, Plan};
 use super::resources::Resources;
-use super::settings::{Pools, Settings};
+use super::settings::{AllPools, Settings, Source};
 use super::snapshot::{MeshSnapshot, Outbounds, PublishedService, Snapshot};
 use super::status::{self, StatusCell};
 use super::store::{Loaded, Quarantined, Role, Store, StoreError};
-use crate::model::resource::{DEFAULT_MESH, Service, ServiceKey};
+use crate::model::resource::{DEFAULT_MESH, ServiceKey};
 use crate::model::view::Addresses;
 
 /// Decides and stores.
@@ -31,7 +32,7 @@ pub(super) struct Publisher {
     clock: Clock,
     allocator: Allocator,
     role: Role,
-    pools: Pools,
+    pools: AllPools,
     rest_secs: u64,
     /// Said on the command line, it wins over the files.
     outbounds: Option<Outbounds>,
@@ -46,7 +47,7 @@ pub(super) struct Publisher {
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) snapshot: Snapshot,
-    conflicts: Vec<status::Conflict>,
+    plan: Plan,
     /// When rested addresses can help services without one.
     again_in: Option<Duration>,
 }
@@ -56,7 +57,7 @@ impl Publisher {
         let loaded = store.load()?;
         let clock = Clock::start(loaded.wall.unwrap_or_else(SystemTime::now), &loaded.records);
         let role = loaded.role.clone();
-        let (pools, rest_secs) = (settings.pools, settings.rest_secs);
+        let (pools, rest_secs) = (settings.all_pools(), settings.rest_secs);
         let (allocator, quarantined) = take_up(loaded, pools, rest_secs, clock.now_secs());
         let meshes = BTreeSet::from([DEFAULT_MESH.into()]);
         let outbounds = None;
@@ -92,7 +93,8 @@ impl Publisher {
     /// Gives every service its VIPs and stores them; where another replica leads, takes what that one stored.
     pub(super) fn publish(&mut self, resources: &Resources) -> Result<Published, StoreError> {
         self.follow(&resources.settings)?;
-        match self.allocate(resources) {
+        let plan = plan::build(resources);
+        match self.allocate(&plan) {
             Err(StoreError::Superseded) => {
                 self.follow(&resources.settings)?;
                 if self.role.allocates() {
@@ -101,19 +103,19 @@ impl Publisher {
             }
             outcome => outcome?,
         }
-        let (snapshot, conflicts) = self.snapshot(resources);
+        let snapshot = self.snapshot(&resources.settings, &plan);
         let again_in = self
             .allocator
             .next_free_secs()
             .map(|at_secs| at_secs.saturating_sub(self.clock.now_secs()).max(1));
-        Ok(Published { snapshot, conflicts, again_in: again_in.map(Duration::from_secs) })
+        Ok(Published { snapshot, plan, again_in: again_in.map(Duration::from_secs) })
     }
 
-    fn allocate(&mut self, resources: &Resources) -> Result<(), StoreError> {
+    fn allocate(&mut self, plan: &Plan) -> Result<(), StoreError> {
         if !self.role.allocates() {
             return Ok(());
         }
-        let changes = self.allocator.step(&resources.services, self.clock.now_secs());
+        let changes = self.allocator.step(&plan.entries, self.clock.now_secs());
         if !changes.is_empty() {
             self.stale = true;
             self.store.commit(&changes)?;
@@ -125,7 +127,7 @@ impl Publisher {
 
     /// Makes the allocator fit the store and the settings.
     fn follow(&mut self, settings: &Settings) -> Result<(), StoreError> {
-        let (pools, rest_secs) = (settings.pools, settings.rest_secs);
+        let (pools, rest_secs) = (settings.all_pools(), settings.rest_secs);
         if self.stale {
             let loaded = self.store.load()?;
             self.clock.follow(loaded.wall, &loaded.records);
@@ -139,69 +141,78 @@ impl Publisher {
         Ok(())
     }
 
-    fn snapshot(&mut self, resources: &Resources) -> (Snapshot, Vec<status::Conflict>) {
-        let mut by_mesh: BTreeMap<Arc<str>, Vec<(&ServiceKey, &Service)>> = BTreeMap::new();
-        for (key, service) in &resources.services {
-            by_mesh.entry(key.mesh.clone()).or_default().push((key, service));
+    /// Entries without an address are left out: there is nothing to say about them yet.
+    fn snapshot(&mut self, settings: &Settings, plan: &Plan) -> Snapshot {
+        self.meshes.extend(plan.meshes.iter().cloned());
+        let ranges = self.ranges();
+        let mesh = |mesh: &Arc<str>| {
+            let mesh_snapshot = MeshSnapshot {
+                domain: settings.domain.clone(),
+                ttl_secs: settings.ttl_secs,
+                ranges: ranges.clone(),
+                outbounds: self.outbounds.unwrap_or(settings.outbounds),
+                services: BTreeMap::new(),
+            };
+            (mesh.to_string(), mesh_snapshot)
+        };
+        let mut snapshot = Snapshot { meshes: self.meshes.iter().map(mesh).collect() };
+        for (key, entry) in &plan.entries {
+            let vips = self.allocator.addresses(key);
+            let Some(mesh) = snapshot.meshes.get_mut(&*key.mesh).filter(|_| vips != Addresses::default())
+            else {
+                continue;
+            };
+            for (cluster, listener) in &entry.listeners {
+                let published = PublishedService {
+                    protocol: listener.backend.protocol,
+                    hostnames: entry.names.clone(),
+                    vips,
+                    ports: listener.ports.clone(),
+                    endpoints: listener.backend.endpoints.clone(),
+                };
+                mesh.services.insert(cluster.clone(), published);
+            }
         }
-        self.meshes.extend(by_mesh.keys().cloned());
-        let (mut snapshot, mut conflicts) = (Snapshot::default(), Vec::new());
-        for mesh in &self.meshes {
-            let services = by_mesh.remove(mesh).unwrap_or_default();
-            let names =
-                names::of_mesh(&resources.settings.domain, services.iter().map(|(key, _)| &*key.service));
-            let published = self.mesh_snapshot(&resources.settings, &services, &names);
-            snapshot.meshes.insert(mesh.to_string(), published);
-            conflicts.extend(names.conflicts.into_iter().map(|conflict| status::Conflict {
-                mesh: mesh.to_string(),
-                name: conflict.name.to_string(),
-                winner: conflict.winner,
-                loser: conflict.loser,
-            }));
-        }
-        (snapshot, conflicts)
+        snapshot
     }
 
-    /// Services without an address are left out: there is nothing to say about them yet.
-    fn mesh_snapshot(
-        &self,
-        settings: &Settings,
-        services: &[(&ServiceKey, &Service)],
-        names: &Names,
-    ) -> MeshSnapshot {
-        let published = services.iter().filter_map(|(key, service)| {
-            let vips = self.allocator.addresses(key);
-            let published = PublishedService {
-                protocol: service.protocol,
-                hostnames: names.by_service.get(&*key.service).cloned().unwrap_or_default(),
-                vips,
-                ports: BTreeSet::from([settings.service_vip_port]),
-                endpoints: service.endpoints.clone(),
-            };
-            (vips != Addresses::default()).then(|| (key.service.to_string(), published))
-        });
-        MeshSnapshot {
-            domain: settings.domain.clone(),
-            ttl_secs: settings.ttl_secs,
-            ranges: settings.pools.ranges(),
-            outbounds: self.outbounds.unwrap_or(settings.outbounds),
-            services: published.collect(),
+    /// The networks that VIPs come from: those of services always, the others when they have given an address that is
+    /// remembered. What nobody uses is not touched.
+    fn ranges(&self) -> Vec<IpNetwork> {
+        let fill = self.allocator.fill();
+        let used = |source: Source, range: &IpNetwork| {
+            fill.iter().any(|fill| {
+                fill.source == source
+                    && (fill.family == Family::V4) == range.is_ipv4()
+                    && fill.held + fill.resting > 0
+            })
+        };
+        let wanted =
+            self.pools.ranges().filter(|(source, range)| *source == Source::Dns || used(*source, range));
+        let mut ranges: Vec<IpNetwork> = Vec::new();
+        for (_, range) in wanted {
+            let within = |other: &IpNetwork| other.contains(range.ip()) && other.prefix() <= range.prefix();
+            if !ranges.iter().any(within) {
+                ranges.push(range);
+            }
         }
+        ranges
     }
 
     /// Everything about the last change that an operator may want to know.
-    pub(super) fn report(&self, resources: &Resources, published: &Published, cell: &StatusCell) {
+    pub(super) fn report(&self, published: &Published, cell: &StatusCell) {
         let starving = self.allocator.starving().iter().map(|starving| status::Starving {
             mesh: starving.service.mesh.to_string(),
-            service: starving.service.service.to_string(),
+            service: starving.service.local(),
             family: family_name(starving.family),
         });
         let pools = self.allocator.fill().into_iter().map(|fill| status::Pool {
             range: match fill.family {
-                Family::V4 => self.pools.v4.map(|pool| pool.to_string()),
-                Family::V6 => self.pools.v6.map(|pool| pool.to_string()),
+                Family::V4 => self.pools.of(fill.source).v4.map(|pool| pool.to_string()),
+                Family::V6 => self.pools.of(fill.source).v6.map(|pool| pool.to_string()),
             }
             .unwrap_or_default(),
+            of: fill.source.key(),
             size: fill.size.to_string(),
             held: fill.held,
             resting: fill.resting,
@@ -212,15 +223,20 @@ impl Publisher {
             reason: record.reason.clone(),
         });
         let replica = status::replica(&self.role);
+        let conflicts = published.plan.conflicts.iter().cloned().map(status::Conflict::from);
+        let conditions = published.plan.conditions.iter().cloned().map(status::Condition::from);
         let (starving, pools, quarantined) =
             (starving.collect::<Vec<_>>(), pools.collect(), quarantined.collect());
+        let (conflicts, conditions) = (conflicts.collect::<Vec<_>>(), conditions.collect());
+        let with_vip = |key: &&ServiceKey| self.allocator.addresses(key) != Addresses::default();
         cell.update(|status| {
-            warn_of_news(status, &starving, &published.conflicts);
-            status.services = resources.services.len();
-            status.published = published.snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
+            warn_of_news(status, &starving, &conflicts);
+            status.services = published.plan.entries.len();
+            status.published = published.plan.entries.keys().filter(with_vip).count();
             status.store_error = None;
             status.replica = replica;
-            status.conflicts = published.conflicts.clone();
+            status.conflicts = conflicts;
+            status.conditions = conditions;
             status.starving = starving;
             status.quarantined = quarantined;
             status.pools = pools;
@@ -251,7 +267,7 @@ fn family_name(family: Family) -> &'static str {
 }
 
 /// The allocator that fits what the store holds.
-fn take_up(loaded: Loaded, pools: Pools, rest_secs: u64, now_secs: u64) -> (Allocator, Vec<Quarantined>) {
+fn take_up(loaded: Loaded, pools: AllPools, rest_secs: u64, now_secs: u64) -> (Allocator, Vec<Quarantined>) {
     for record in &loaded.quarantined {
         warn!(
             key = record.key,

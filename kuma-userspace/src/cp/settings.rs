@@ -1,11 +1,15 @@
-//! The `dnsServer` part of a resource file: domain, VIP pools, times. Kuma's keys, and `CIDR6`, `ttl`, `rest` and
-//! `outbounds` of ours.
+//! The settings of a resource file: `dnsServer` (domain, VIP pools, times), `ipam` (pools of the newer kinds), `multizone`
+//! (our zone's name). Kuma's keys, and `CIDR6`, `ttl`, `rest`, `outbounds` and `cidr6` of ours.
 //! Keeps: a [`Settings`] is consistent: pools are usable and apart, an address rests at least two TTLs.
 //! Called by cp::resources.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod ipam;
+mod pools;
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
+
+pub(super) use self::ipam::{IpamDraft, read_ipam, read_multizone};
+pub use self::pools::{AllPools, Pools, Source, usable_v4};
 
 use super::violation::{FieldPath, Object, Place, Reader};
 use super::yaml::{Node, Value};
@@ -30,24 +34,43 @@ const DEFAULT_SERVICE_VIP_PORT: u16 = 80;
 /// A freed VIP rests at least this many TTLs: one for answers given before, one for clients that hold on to them.
 const TTLS_OF_REST: u64 = 2;
 
-const FIELDS: [&str; 7] = ["domain", "CIDR", "CIDR6", "ttl", "rest", "serviceVipPort", "outbounds"];
+/// Kuma's default zone.
+const DEFAULT_ZONE: &str = "default";
+
+const FIELDS: [&str; 8] =
+    ["domain", "CIDR", "CIDR6", "ttl", "rest", "serviceVipEnabled", "serviceVipPort", "outbounds"];
 
 /// Everything about names and VIPs that is not a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub domain: Hostname,
+    /// Of services, ExternalServices and VirtualOutbounds.
     pub pools: Pools,
+    pub ipam: Ipam,
     pub ttl_secs: u32,
     pub rest_secs: u64,
+    /// Has every service a VIP, or only what VirtualOutbounds make up?
+    pub service_vip_enabled: bool,
     pub service_vip_port: Port,
     pub outbounds: Outbounds,
+    /// Our own zone.
+    pub zone: String,
 }
 
-/// Where VIPs come from; at least one family is there.
+/// The pools of the kinds whose addresses stand in their `status`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pools {
-    pub v4: Option<Ipv4Network>,
-    pub v6: Option<Ipv6Network>,
+pub struct Ipam {
+    pub mesh_service: Pools,
+    pub mesh_external_service: Pools,
+    pub mesh_multi_zone_service: Pools,
+}
+
+impl Settings {
+    /// Every pool.
+    pub fn all_pools(&self) -> AllPools {
+        let Ipam { mesh_service, mesh_external_service, mesh_multi_zone_service } = self.ipam;
+        AllPools { dns: self.pools, mesh_service, mesh_external_service, mesh_multi_zone_service }
+    }
 }
 
 /// Where the pools stand in the files, for mistakes that show only when everything is read.
@@ -66,37 +89,6 @@ impl PoolPlaces {
     }
 }
 
-impl Pools {
-    /// Both as networks, IPv4 first.
-    pub fn ranges(self) -> Vec<IpNetwork> {
-        self.v4.map(IpNetwork::V4).into_iter().chain(self.v6.map(IpNetwork::V6)).collect()
-    }
-
-    /// How many services the smaller pool has room for.
-    pub fn room(self) -> u128 {
-        let v4 = self
-            .v4
-            .map(usable_v4)
-            .map(|(first, last)| u64::from(u32::from(last)) - u64::from(u32::from(first)) + 1);
-        let v6 =
-            self.v6.map(|pool| (u128::from(pool.broadcast()) - u128::from(pool.network())).saturating_add(1));
-        v4.map(u128::from).into_iter().chain(v6).min().unwrap_or(0)
-    }
-
-    /// The pool that an address lies in.
-    pub fn containing(self, address: IpAddr) -> Option<IpNetwork> {
-        self.ranges().into_iter().find(|range| range.contains(address))
-    }
-}
-
-/// First and last address that can be a VIP: all of the network, the network address first, as in Kuma, but never
-/// 255.255.255.255, which no TCP connection can have.
-pub fn usable_v4(pool: Ipv4Network) -> (Ipv4Addr, Ipv4Addr) {
-    let (first, last) = (u32::from(pool.network()), u32::from(pool.broadcast()));
-    let last = if last == u32::MAX && first < last { last - 1 } else { last };
-    (first.into(), last.into())
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -105,10 +97,13 @@ impl Default for Settings {
                 v4: Some(DEFAULT_CIDR.parse().expect("Kuma's own default is a network")),
                 v6: Some(DEFAULT_CIDR6.parse().expect("the documented network is one")),
             },
+            ipam: Ipam::default(),
             ttl_secs: DEFAULT_TTL_SECS,
             rest_secs: TTLS_OF_REST * u64::from(DEFAULT_TTL_SECS),
+            service_vip_enabled: true,
             service_vip_port: Port::new(DEFAULT_SERVICE_VIP_PORT),
             outbounds: Outbounds::default(),
+            zone: DEFAULT_ZONE.into(),
         }
     }
 }
@@ -121,7 +116,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -
     if let Some(node) = object.get("domain") {
         settings.domain = domain(reader, node, &path.field("domain")).unwrap_or(settings.domain);
     }
-    settings.pools = pools(reader, &object, path).unwrap_or(settings.pools);
+    settings.pools =
+        pools(reader, &object, path, ["CIDR", "CIDR6"], settings.pools).unwrap_or(settings.pools);
     places.v4 = object.get("CIDR").map(|node| reader.place(node.line, &path.field("CIDR")));
     places.v6 = object.get("CIDR6").map(|node| reader.place(node.line, &path.field("CIDR6")));
     if let Some(node) = object.get("ttl") {
@@ -133,6 +129,10 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -
         Some(node) => rest(reader, node, &path.field("rest"), least).unwrap_or(least),
         None => least,
     };
+    if let Some(node) = object.get("serviceVipEnabled") {
+        let enabled = reader.boolean(node, &path.field("serviceVipEnabled"));
+        settings.service_vip_enabled = enabled.unwrap_or(settings.service_vip_enabled);
+    }
     if let Some(node) = object.get("serviceVipPort") {
         let port = reader.integer(node, &path.field("serviceVipPort"), 1, u64::from(u16::MAX));
         let port = port.and_then(|port| u16::try_from(port).ok());
@@ -159,17 +159,23 @@ fn domain(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<
 }
 
 /// `CIDR` of either family, as in Kuma, and `CIDR6` beside it; `CIDR6: ""` switches IPv6 off.
-fn pools(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath<'_>) -> Option<Pools> {
-    let (path4, path6) = (path.field("CIDR"), path.field("CIDR6"));
-    let first = match object.get("CIDR") {
+fn pools(
+    reader: &mut Reader<'_>,
+    object: &Object<'_>,
+    path: &FieldPath<'_>,
+    [key, key6]: [&str; 2],
+    default: Pools,
+) -> Option<Pools> {
+    let (path4, path6) = (path.field(key), path.field(key6));
+    let first = match object.get(key) {
         Some(node) => network(reader, node, &path4)?,
-        None => DEFAULT_CIDR.parse().expect("Kuma's own default is a network"),
+        None => IpNetwork::V4(default.v4.expect("every default has both families")),
     };
-    let given = object.get("CIDR6");
+    let given = object.get(key6);
     let off = given.is_some_and(|node| matches!(&node.value, Value::Text(text) if text.is_empty()));
     match (first, given) {
         (IpNetwork::V4(v4), _) if off => Some(Pools { v4: Some(v4), v6: None }),
-        (IpNetwork::V4(v4), None) => Some(Pools { v4: Some(v4), v6: Settings::default().pools.v6 }),
+        (IpNetwork::V4(v4), None) => Some(Pools { v4: Some(v4), v6: default.v6 }),
         (IpNetwork::V6(v6), None) => Some(Pools { v4: None, v6: Some(v6) }),
         (IpNetwork::V6(v6), _) if off => Some(Pools { v4: None, v6: Some(v6) }),
         (IpNetwork::V4(v4), Some(node)) => match network(reader, node, &path6)? {

@@ -2,13 +2,12 @@
 //! Keeps: only what the store has is in here (persist before publish). Made by the publish loop, read by xds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use ipnetwork::IpNetwork;
 
 use crate::model::name::Hostname;
 pub use crate::model::outbounds::Outbounds;
-pub use crate::model::resource::Protocol;
+pub use crate::model::resource::{Endpoint, Protocol};
 use crate::model::view::{Addresses, Port};
 
 /// All meshes at one moment; sent through a `watch` channel as an `Arc`.
@@ -26,11 +25,12 @@ pub struct MeshSnapshot {
     pub ranges: Vec<IpNetwork>,
     /// How proxies are told of its VIPs.
     pub outbounds: Outbounds,
-    /// By service name, for example `echo-server_echo-example_svc_1010`.
+    /// By cluster: for a service its tag, for example `echo-server_echo-example_svc_1010`. Ports of one VIP that lead to
+    /// other places stand beside each other, each with the same VIPs and names.
     pub services: BTreeMap<String, PublishedService>,
 }
 
-/// A service that has its VIPs.
+/// Ports of VIPs that lead to one place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PublishedService {
     pub protocol: Protocol,
@@ -38,5 +38,5 @@ pub struct PublishedService {
     pub vips: Addresses,
     /// The ports that its VIPs listen on; Kuma's `serviceVipPort` (80) is one of them.
     pub ports: BTreeSet<Port>,
-    pub endpoints: BTreeSet<SocketAddr>,
+    pub endpoints: BTreeSet<Endpoint>,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::plan;
 use super::store::Role;
 
 /// The state of the control plane at one moment.
@@ -15,9 +16,9 @@ use super::store::Role;
 pub struct Status {
     /// What is read and watched.
     pub files: Vec<PathBuf>,
-    /// Services in the files, all meshes.
+    /// Services, hosts and other resources that want a VIP, all meshes.
     pub services: usize,
-    /// Services that have a VIP.
+    /// Those that have one.
     pub published: usize,
     /// Mistakes of the last edit; while there are any, the state before that edit is served.
     pub mistakes: Vec<String>,
@@ -25,8 +26,10 @@ pub struct Status {
     pub store_error: Option<String>,
     /// Services without an address of a family, because its pool is used up.
     pub starving: Vec<Starving>,
-    /// Names that two services of a mesh want.
+    /// Names, and ports of names, that two of a mesh want.
     pub conflicts: Vec<Conflict>,
+    /// Names that were meant for a resource and that it has not got.
+    pub conditions: Vec<Condition>,
     /// Records of the store that could not be read and were set aside.
     pub quarantined: Vec<Quarantined>,
     pub pools: Vec<Pool>,
@@ -71,6 +74,31 @@ pub struct Conflict {
     pub loser: String,
 }
 
+impl From<plan::Conflict> for Conflict {
+    fn from(plan::Conflict { mesh, name, winner, loser }: plan::Conflict) -> Self {
+        Self { mesh, name, winner, loser }
+    }
+}
+
+/// Kuma's condition `Generated=False`, with the one who has the name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Condition {
+    pub mesh: String,
+    /// Kind and name.
+    pub resource: String,
+    /// Kind and name of what was to make the name.
+    pub generator: String,
+    /// `Collision` or `TemplateError`.
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl From<plan::Condition> for Condition {
+    fn from(plan::Condition { mesh, resource, generator, reason, message }: plan::Condition) -> Self {
+        Self { mesh, resource, generator, reason, message }
+    }
+}
+
 /// A damaged record.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -84,6 +112,8 @@ pub struct Quarantined {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Pool {
     pub range: String,
+    /// Whose addresses: `dnsServer`, `ipam.meshService` and so on.
+    pub of: &'static str,
     /// Addresses in it; a decimal number, since IPv6 pools do not fit into JSON's.
     pub size: String,
     pub held: usize,

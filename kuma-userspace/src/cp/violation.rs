@@ -196,6 +196,16 @@ impl Reader<'_> {
         None
     }
 
+    /// True or false.
+    pub(super) fn boolean(&mut self, node: &Node, path: &FieldPath<'_>) -> Option<bool> {
+        if let Value::Bool(value) = node.value {
+            return Some(value);
+        }
+        let problem = format!("{} is not allowed: use true or false", node.value.describe());
+        self.report(node.line, path, problem);
+        None
+    }
+
     /// A whole number in `min..=max`.
     pub(super) fn integer(&mut self, node: &Node, path: &FieldPath<'_>, min: u64, max: u64) -> Option<u64> {
         if let Value::Number(text) = &node.value

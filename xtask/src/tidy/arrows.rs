@@ -33,6 +33,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sqlx", &["cp"]),
     ("notify_debouncer_full", &["cp"]),
     ("serde_saphyr", &["cp"]),
+    ("gtmpl_ng", &["cp"]),
     ("tonic", &["wire", "agent", "cp"]),
     ("envoy_types", &["wire", "agent", "cp"]),
     ("prost", &["wire", "agent", "cp"]),

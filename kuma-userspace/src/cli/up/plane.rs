@@ -41,11 +41,19 @@ fn trouble(status: &Status) -> Vec<String> {
             conflict.name, conflict.mesh, conflict.winner, conflict.loser
         )
     });
+    // A collision is said as a conflict already.
+    let conditions =
+        status.conditions.iter().filter(|condition| condition.reason != "Collision").map(|condition| {
+            format!(
+                "{} makes no name for {} of mesh {}: {}",
+                condition.generator, condition.resource, condition.mesh, condition.message
+            )
+        });
     let quarantined = status
         .quarantined
         .iter()
         .map(|record| format!("record {} of the store is set aside: {}", record.key, record.reason));
-    mistakes.chain(store).chain(starving).chain(conflicts).chain(quarantined).collect()
+    mistakes.chain(store).chain(starving).chain(conflicts).chain(conditions).chain(quarantined).collect()
 }
 
 fn outbounds(view: &xds::ViewStatus) -> local::Outbounds {

@@ -11,14 +11,14 @@ use std::net::IpAddr;
 pub use self::pool::{Family, MAX_REMEMBERED};
 use self::pool::{Given, Pool};
 use super::record::{Record, Resting};
-use super::settings::{Pools, usable_v4};
+use super::settings::{AllPools, Source};
 use crate::model::resource::ServiceKey;
 use crate::model::view::Addresses;
 
 /// All services that hold a VIP or held one, and the pools they come from.
 #[derive(Debug)]
 pub struct Allocator {
-    pools: BTreeMap<Family, Pool>,
+    pools: BTreeMap<(Source, Family), Pool>,
     rest_secs: u64,
     records: BTreeMap<ServiceKey, Record>,
     /// Records that differ from the store.
@@ -77,6 +77,7 @@ impl Changes {
 /// How full a pool is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fill {
+    pub source: Source,
     pub family: Family,
     pub size: u128,
     pub held: usize,
@@ -86,14 +87,14 @@ pub struct Fill {
 impl Allocator {
     /// Takes up a history. Addresses outside the pools are laid to rest: their services get new ones.
     pub fn restore(
-        pools: Pools,
+        pools: impl Into<AllPools>,
         rest_secs: u64,
         records: Vec<Record>,
         lost: Lost,
         now_secs: u64,
     ) -> (Self, Vec<Doubled>) {
         let mut allocator = Self {
-            pools: open(pools),
+            pools: open(&pools.into()),
             rest_secs,
             records: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -110,7 +111,7 @@ impl Allocator {
     }
 
     /// The same history with other settings.
-    pub fn reconfigure(&mut self, pools: Pools, rest_secs: u64, now_secs: u64) -> Vec<Doubled> {
+    pub fn reconfigure(&mut self, pools: impl Into<AllPools>, rest_secs: u64, now_secs: u64) -> Vec<Doubled> {
         let former = self.rest_at(now_secs);
         let records = std::mem::take(&mut self.records).into_values().collect();
         let lost = self.lost.unwrap_or_default();
@@ -153,17 +154,18 @@ impl Allocator {
 
     /// When a starving service can be served, if nothing else happens.
     pub fn next_free_secs(&self) -> Option<u64> {
-        let families: BTreeSet<Family> = self.starving.iter().map(|starving| starving.family).collect();
-        let rested = families.iter().filter_map(|family| self.pools.get(family)?.next_rested_secs());
-        let lost = self.lost.filter(|_| !families.is_empty()).map(|lost| self.lost_until_secs(lost));
+        let of = |starving: &Starving| (Source::of(starving.service.kind), starving.family);
+        let dry: BTreeSet<(Source, Family)> = self.starving.iter().map(of).collect();
+        let rested = dry.iter().filter_map(|pool| self.pools.get(pool)?.next_rested_secs());
+        let lost = self.lost.filter(|_| !dry.is_empty()).map(|lost| self.lost_until_secs(lost));
         rested.chain(lost).min()
     }
 
     /// How full each pool is.
     pub fn fill(&self) -> Vec<Fill> {
-        let fill = |(family, pool): (&Family, &Pool)| {
+        let fill = |(&(source, family), pool): (&(Source, Family), &Pool)| {
             let (size, held, resting) = (pool.size(), pool.held(), pool.resting());
-            Fill { family: *family, size, held, resting }
+            Fill { source, family, size, held, resting }
         };
         self.pools.iter().map(fill).collect()
     }
@@ -177,8 +179,11 @@ impl Allocator {
             for family in Family::BOTH {
                 let Some(address) = held(&record.held, family) else { continue };
                 let owner = owners.get(&address).cloned();
-                if owner.is_none() && self.pools.get(&family).is_some_and(|pool| pool.contains(address)) {
-                    self.pools.get_mut(&family).map(|pool| pool.hold(address));
+                let own = self.pools.get_mut(&(Source::of(record.service.kind), family));
+                if owner.is_none()
+                    && let Some(pool) = own.filter(|pool| pool.contains(address))
+                {
+                    pool.hold(address);
                     owners.insert(address, record.service.clone());
                     continue;
                 }
@@ -203,8 +208,8 @@ impl Allocator {
 
     /// False: the entry is of no use any more.
     fn take_up_resting(&mut self, service: &ServiceKey, resting: &Resting, now_secs: u64) -> bool {
-        match self.pools.get_mut(&Family::of(resting.address)) {
-            Some(pool) if pool.contains(resting.address) => {
+        match pool_at(&mut self.pools, resting.address) {
+            Some(pool) => {
                 let free = !pool.is_taken(resting.address);
                 if free {
                     pool.rest(resting.address, resting.until_secs, service.clone());
@@ -212,7 +217,7 @@ impl Allocator {
                 free
             }
             // Outside the pools: it is kept for its rest, so that a pool that comes back does not give it too early.
-            _ => now_secs < resting.until_secs,
+            None => now_secs < resting.until_secs,
         }
     }
 
@@ -224,7 +229,7 @@ impl Allocator {
             }
             for address in std::mem::take(&mut record.held).iter() {
                 record.resting.push(Resting { address, since_secs: now_secs, until_secs });
-                if let Some(pool) = self.pools.get_mut(&Family::of(address)) {
+                if let Some(pool) = pool_at(&mut self.pools, address) {
                     pool.rest(address, until_secs, record.service.clone());
                 }
             }
@@ -234,12 +239,14 @@ impl Allocator {
 
     /// Gives a service its last addresses back; the families that it still lacks go to `lacking`.
     fn reclaim(&mut self, service: &ServiceKey, lacking: &mut Vec<(ServiceKey, Family)>) {
+        let own = Source::of(service.kind);
         let record = self.records.get_mut(service);
         let Some(record) = record else {
-            lacking.extend(self.pools.keys().map(|family| (service.clone(), *family)));
+            let families = self.pools.keys().filter(|(source, _)| *source == own);
+            lacking.extend(families.map(|(_, family)| (service.clone(), *family)));
             return;
         };
-        for (family, pool) in &mut self.pools {
+        for ((_, family), pool) in self.pools.iter_mut().filter(|((source, _), _)| *source == own) {
             if held(&record.held, *family).is_some() {
                 continue;
             }
@@ -256,7 +263,8 @@ impl Allocator {
     }
 
     fn allocate(&mut self, service: &ServiceKey, family: Family, now_secs: u64) {
-        let given = self.pools.get_mut(&family).and_then(|pool| pool.take(now_secs));
+        let given =
+            self.pools.get_mut(&(Source::of(service.kind), family)).and_then(|pool| pool.take(now_secs));
         let Some(Given { address, previous }) = given else {
             self.starving.push(Starving { service: service.clone(), family });
             return;
@@ -298,13 +306,23 @@ impl Allocator {
     }
 }
 
-fn open(pools: Pools) -> BTreeMap<Family, Pool> {
-    let v4 = pools.v4.map(|range| {
-        let (first, last) = usable_v4(range);
-        (Family::V4, Pool::new(first.into(), last.into()))
-    });
-    let v6 = pools.v6.map(|range| (Family::V6, Pool::new(range.network().into(), range.broadcast().into())));
-    v4.into_iter().chain(v6).collect()
+/// Every pool, with the pools inside it carved out.
+fn open(pools: &AllPools) -> BTreeMap<(Source, Family), Pool> {
+    let open = |(source, range)| {
+        let (first, last) = AllPools::ends(range);
+        let mut pool = Pool::new(first, last);
+        for (_, inner) in pools.inside((source, range)) {
+            let (first, last) = AllPools::ends(inner);
+            pool.carve(first, last);
+        }
+        ((source, Family::of(first)), pool)
+    };
+    pools.ranges().map(open).collect()
+}
+
+/// The pool that an address belongs to, whoever had it.
+fn pool_at(pools: &mut BTreeMap<(Source, Family), Pool>, address: IpAddr) -> Option<&mut Pool> {
+    pools.values_mut().find(|pool| pool.contains(address))
 }
 
 fn held(addresses: &Addresses, family: Family) -> Option<IpAddr> {

@@ -49,6 +49,8 @@ pub(super) struct Pool {
     family: Family,
     first: u128,
     last: u128,
+    /// Ranges inside that are other pools, in order and apart.
+    holes: Vec<(u128, u128)>,
     /// No address below was never used; past `last`: none is left.
     fresh: u128,
     /// In use, or at rest.
@@ -66,11 +68,20 @@ pub(super) struct Given {
 impl Pool {
     pub(super) fn new(first: IpAddr, last: IpAddr) -> Self {
         let (family, first, last) = (Family::of(first), number(first), number(last));
-        Self { family, first, last, fresh: first, taken: HashSet::default(), resting: BTreeMap::new() }
+        let (taken, resting) = (HashSet::default(), BTreeMap::new());
+        Self { family, first, last, holes: Vec::new(), fresh: first, taken, resting }
+    }
+
+    /// Carves a range of another pool out of this one. Ranges come in order and apart.
+    pub(super) fn carve(&mut self, first: IpAddr, last: IpAddr) {
+        self.holes.push((number(first), number(last)));
     }
 
     pub(super) fn contains(&self, address: IpAddr) -> bool {
-        Family::of(address) == self.family && (self.first..=self.last).contains(&number(address))
+        let number = number(address);
+        Family::of(address) == self.family
+            && (self.first..=self.last).contains(&number)
+            && self.hole_at(number).is_none()
     }
 
     pub(super) fn is_taken(&self, address: IpAddr) -> bool {
@@ -79,7 +90,13 @@ impl Pool {
 
     /// How many addresses there are.
     pub(super) fn size(&self) -> u128 {
-        (self.last - self.first).saturating_add(1)
+        let carved: u128 = self.holes.iter().map(|(first, last)| last - first + 1).sum();
+        (self.last - self.first).saturating_add(1).saturating_sub(carved)
+    }
+
+    /// The last address of the hole that this one lies in.
+    fn hole_at(&self, number: u128) -> Option<u128> {
+        self.holes.iter().find(|(first, last)| (*first..=*last).contains(&number)).map(|(_, last)| *last)
     }
 
     pub(super) fn resting(&self) -> usize {
@@ -139,6 +156,10 @@ impl Pool {
     fn next_fresh(&mut self) -> Option<u128> {
         while self.fresh <= self.last {
             let candidate = self.fresh;
+            if let Some(end) = self.hole_at(candidate) {
+                self.fresh = end.checked_add(1)?;
+                continue;
+            }
             self.fresh = self.fresh.checked_add(1)?;
             if !self.taken.contains(&candidate) {
                 return Some(candidate);

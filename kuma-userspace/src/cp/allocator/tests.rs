@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cp::settings::Pools;
+use crate::model::resource::Kind;
 
 const REST_SECS: u64 = 120;
 
@@ -78,6 +80,34 @@ fn addresses_begin_at_the_network_address_in_both_families() {
     allocator.step(&wanted(&["a", "aa", "b"]), 0);
     assert_eq!(vips(&allocator, "aa"), pair("240.0.0.2", "fd00:fd00::2"));
     assert_eq!(vips(&allocator, "b"), pair("240.0.0.1", "fd00:fd00::1"));
+}
+
+#[test]
+fn every_kind_has_its_own_pool_and_a_pool_inside_another_is_carved_out_of_it() {
+    let mut all = AllPools::from(pools("240.0.0.0/29", ""));
+    all.mesh_service = pools("240.0.0.0/31", "");
+    all.mesh_external_service = pools("240.0.0.4/32", "");
+    let mut allocator = Allocator::restore(all, REST_SECS, Vec::new(), Lost::default(), 0).0;
+    let of = |kind, name: &str| ServiceKey::of("default", kind, name);
+    let mut wanted: BTreeMap<ServiceKey, ()> = wanted(&["a", "b", "c"]);
+    let more = [
+        (Kind::Host, "h"),
+        (Kind::MeshService, "a"),
+        (Kind::MeshExternalService, "a"),
+        (Kind::MeshExternalService, "b"),
+    ];
+    wanted.extend(more.map(|(kind, name)| (of(kind, name), ())));
+    let changes = allocator.step(&wanted, 0);
+    let vip = |key: &ServiceKey| allocator.addresses(key).v4.map(|v4| v4.octets()[3]);
+    let given: Vec<_> = wanted.keys().map(vip).collect();
+    assert_eq!(given, [Some(2), Some(3), Some(5), Some(6), Some(0), Some(4), None]);
+    let starving = Starving { service: of(Kind::MeshExternalService, "b"), family: Family::V4 };
+    assert_eq!(allocator.starving(), [starving]);
+    assert_eq!(allocator.fill().iter().map(|fill| fill.size).collect::<Vec<_>>(), [5, 2, 1]);
+    let (restored, doubled) = Allocator::restore(all, REST_SECS, changes.puts, Lost::default(), 1);
+    assert!(
+        doubled.is_empty() && wanted.keys().all(|key| restored.addresses(key) == allocator.addresses(key))
+    );
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Publish {
         let now = resources.borrow().clone();
         let news = publisher.news();
         let published = publisher.publish(&now)?;
-        publisher.report(&now, &published, &status);
+        publisher.report(&published, &status);
         let again_in = published.again_in;
         let snapshots = watch::channel(Arc::new(published.snapshot)).0;
         Ok(Self { publisher, resources, snapshots, status, again_in, news })
@@ -78,7 +78,7 @@ impl Publish {
             self.again_in = match outcome {
                 Ok(published) => {
                     retry = RETRY_MIN;
-                    self.publisher.report(&resources, &published, &self.status);
+                    self.publisher.report(&published, &self.status);
                     announce(&self.snapshots, published.snapshot);
                     published.again_in
                 }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::cp::allocator::Changes;
 use crate::cp::store::{Memory, Role};
+use crate::model::resource::Service;
 use crate::rt::Drain;
 
 /// A store whose next commits fail as often as it is told; both ends see the same records.
@@ -31,7 +32,7 @@ impl Store for Flaky {
 
 fn resources(names: &[&str]) -> Resources {
     let services = names.iter().map(|name| (ServiceKey::new("default", name), Service::default()));
-    Resources { settings: Settings::default(), services: services.collect() }
+    Resources { services: services.collect(), ..Resources::default() }
 }
 
 fn vip(published: &Published, name: &str) -> String {

@@ -4,32 +4,21 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use super::short::read_protocol;
-use super::{Draft, Form, mesh_name, required};
-use crate::cp::violation::{FieldPath, Object, Reader, Violation, advice};
+use super::meta::{self, Scope};
+use super::{Draft, Form, required};
+use crate::cp::violation::{FieldPath, Object, Reader, advice};
 use crate::cp::yaml::{Node, Value};
+use crate::model::kind::{self, Meta, SERVICE_TAG, Tags};
 use crate::model::resource::{Protocol, Service, ServiceKey};
+use crate::model::view::Port;
 
-const SERVICE_TAG: &str = "kuma.io/service";
-const PROTOCOL_TAG: &str = "kuma.io/protocol";
 /// Kuma's mark of a pod that no Service selects.
 const NO_SERVICE_PORT: u16 = 49_151;
 
-/// Fields of a Dataplane; those that no name or VIP depends on are accepted and left to the data plane.
-const FIELDS: [&str; 11] = [
-    "type",
-    "mesh",
-    "name",
-    "networking",
-    "labels",
-    "creationTime",
-    "modificationTime",
-    "kri",
-    "metrics",
-    "probes",
-    "envoy",
-];
+/// Fields of a Dataplane beside the common ones; those that no name or VIP depends on are left to the data plane.
+const FIELDS: [&str; 4] = ["networking", "metrics", "probes", "envoy"];
 const NETWORKING_FIELDS: [&str; 8] = [
     "address",
     "advertisedAddress",
@@ -56,28 +45,16 @@ const STATES: [&str; 3] = ["Ready", "NotReady", "Ignored"];
 
 pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
     let root = FieldPath::Document;
-    let Some(object) = reader.object(node, &root, &FIELDS) else { return };
-    let mesh = required(reader, &object, &root, "mesh", "default")
-        .and_then(|node| mesh_name(reader, node, &root.field("mesh")));
-    let name = required(reader, &object, &root, "name", "web-01")
-        .and_then(|node| reader.text(node, &root.field("name")));
-    if let (Some(mesh), Some(name)) = (mesh, name) {
-        let place = reader.place(object.line, &root.field("name"));
-        if let Some(first) = draft.dataplanes.insert((mesh.into(), name.into()), place.clone()) {
-            let problem = format!(
-                "Dataplane {name:?} of mesh {mesh:?} is given already at {first}: keep one of the two"
-            );
-            reader.violations.push(Violation { place, problem });
-        }
-    }
+    let opened = meta::open(reader, draft, node, "Dataplane", Scope::Mesh, &FIELDS);
+    let Some((object, meta)) = opened else { return };
     if let Some(node) =
         required(reader, &object, &root, "networking", "{address: 192.168.0.1, inbound: [..]}")
     {
-        read_networking(reader, draft, node, mesh);
+        read_networking(reader, draft, node, meta.map(Arc::new));
     }
 }
 
-fn read_networking(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, mesh: Option<&str>) {
+fn read_networking(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, meta: Option<Arc<Meta>>) {
     let path = FieldPath::Field(&FieldPath::Document, "networking");
     let Some(object) = reader.object(node, &path, &NETWORKING_FIELDS) else { return };
     let own = required(reader, &object, &path, "address", "192.168.0.1")
@@ -98,7 +75,7 @@ fn read_networking(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, mesh
     for (index, item) in inbounds.iter().enumerate() {
         let path = list.index(index);
         let Some(inbound) = read_inbound(reader, item, &path) else { continue };
-        let (Some(mesh), Some(address)) = (mesh, inbound.address.or(advertised).or(own)) else { continue };
+        let (Some(meta), Some(address)) = (&meta, inbound.address.or(advertised).or(own)) else { continue };
         let place = reader.place(item.line, &path);
         let endpoint = SocketAddr::new(address, inbound.port);
         let mut endpoints = BTreeSet::new();
@@ -106,21 +83,34 @@ fn read_networking(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, mesh
             endpoints.insert(endpoint);
             draft.endpoints.push((endpoint, place.clone()));
         }
+        draft.kinds.inbounds.push(kind::Inbound {
+            mesh: meta.mesh.as_str().into(),
+            dataplane: meta.clone(),
+            service: inbound.service.as_str().into(),
+            tags: inbound.tags,
+            name: inbound.name,
+            port: Port::new(inbound.port),
+            protocol: inbound.protocol,
+            endpoint: inbound.ready.then_some(endpoint),
+        });
         let service = Service { protocol: inbound.protocol, endpoints };
-        draft.describe(reader, ServiceKey::new(mesh, inbound.service), Form::Dataplane, service, place);
+        let key = ServiceKey::new(&meta.mesh, &inbound.service);
+        draft.describe(reader, key, Form::Dataplane, service, place);
     }
 }
 
 /// An inbound that counts.
-struct Inbound<'n> {
-    service: &'n str,
+struct Inbound {
+    service: String,
+    tags: Tags,
+    name: String,
     protocol: Protocol,
     address: Option<IpAddr>,
     port: u16,
     ready: bool,
 }
 
-fn read_inbound<'n>(reader: &mut Reader<'_>, node: &'n Node, path: &FieldPath<'_>) -> Option<Inbound<'n>> {
+fn read_inbound(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<Inbound> {
     let object = reader.object(node, path, &INBOUND_FIELDS)?;
     let port = required(reader, &object, path, "port", "8080")
         .and_then(|node| reader.integer(node, &path.field("port"), 1, u64::from(u16::MAX)))
@@ -132,20 +122,19 @@ fn read_inbound<'n>(reader: &mut Reader<'_>, node: &'n Node, path: &FieldPath<'_
     let address = optional_address(reader, &object, path, "address");
     let state = read_state(reader, &object, path);
     let tags_path = path.field("tags");
-    let tags = object.get("tags").map_or_else(Vec::new, |node| read_tags(reader, node, &tags_path));
-    let tag = |name: &str| tags.iter().find(|(key, _)| *key == name).map(|(_, node)| *node);
-    let spoken = match (object.get("protocol"), tag(PROTOCOL_TAG)) {
-        (Some(node), _) => read_protocol(reader, node, &path.field("protocol")),
-        (None, Some(node)) => read_protocol(reader, node, &tags_path.field(PROTOCOL_TAG)),
-        (None, None) => Some(Protocol::default()),
+    let tags = meta::tags(reader, &object, path, "tags");
+    let spoken = match object.get("protocol") {
+        Some(node) => meta::protocol(reader, node, &path.field("protocol")),
+        None => meta::tag_protocol(reader, &object, &tags_path),
     };
-    let service = match tag(SERVICE_TAG).map(|node| &node.value) {
-        Some(Value::Text(text)) if !text.is_empty() => text,
-        _ => return None,
+    let name = match object.get("name").map(|node| &node.value) {
+        Some(Value::Text(name)) => name.clone(),
+        _ => String::new(),
     };
-    let (port, protocol) = (port?, spoken?);
+    let (service, port, protocol) = (tags.get(SERVICE_TAG).cloned()?, port?, spoken?);
     let counts = state != "Ignored" && port != NO_SERVICE_PORT;
-    counts.then_some(Inbound { service, protocol, address, port, ready: state == "Ready" })
+    let ready = state == "Ready";
+    counts.then_some(Inbound { service, tags, name, protocol, address, port, ready })
 }
 
 /// `state`, or the older `health.ready`.
@@ -174,24 +163,6 @@ fn read_state(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath<'_>
             STATES[0]
         }
     }
-}
-
-/// Tags are Kuma's: every name is allowed, values are texts that are not empty.
-fn read_tags<'n>(reader: &mut Reader<'_>, node: &'n Node, path: &FieldPath<'_>) -> Vec<(&'n str, &'n Node)> {
-    let Value::Map(entries) = &node.value else {
-        reader.report(node.line, path, format!("expected tags, found {}", node.value.describe()));
-        return Vec::new();
-    };
-    let mut tags: Vec<(&str, &Node)> = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let path = path.field(&entry.key);
-        if tags.iter().any(|(seen, _)| *seen == entry.key) {
-            reader.report(entry.line, &path, "the tag is given twice: keep one of them");
-        } else if reader.text(&entry.node, &path).is_some() {
-            tags.push((&entry.key, &entry.node));
-        }
-    }
-    tags
 }
 
 fn optional_address(

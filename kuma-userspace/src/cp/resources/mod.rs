@@ -3,21 +3,38 @@
 //! documents without effect. Called by cp (check, open) and cp::watch.
 
 mod dataplane;
+mod external;
 pub mod files;
+mod generator;
+mod mesh;
+mod mesh_service;
+mod meta;
 mod short;
+mod virtual_outbound;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::names;
-use super::settings::{self, Settings};
+use super::settings::{self, Settings, Source};
 use super::violation::{FieldPath, Invalid, Place, Reader, Violation, advice};
 use super::yaml::{self, Node, Value};
+use crate::model::kind::{Available, Kinds};
 use crate::model::resource::{Service, ServiceKey};
 
 /// Kinds of resources that are read, in Kuma's words.
-const KINDS: [&str; 1] = ["Dataplane"];
+const KINDS: [&str; 9] = [
+    "Dataplane",
+    "ExternalService",
+    "HostnameGenerator",
+    "Mesh",
+    "MeshExternalService",
+    "MeshMultiZoneService",
+    "MeshService",
+    "VirtualOutbound",
+    "ZoneIngress",
+];
 /// Longest name of a mesh: it names a view as well.
 const MAX_MESH_BYTES: usize = 63;
 
@@ -25,7 +42,10 @@ const MAX_MESH_BYTES: usize = 63;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Resources {
     pub settings: Settings,
+    /// Services of the mesh by their tag: what Dataplanes add up to, and the short form.
     pub services: BTreeMap<ServiceKey, Service>,
+    /// Everything else.
+    pub kinds: Kinds,
 }
 
 /// Reads files and directories of resources.
@@ -77,12 +97,20 @@ fn read_document(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
         return reader.report(entry.line, &root.field("apiVersion"), problem);
     }
     let Some(kind) = field("type") else { return short::read(reader, draft, node) };
-    match &kind.node.value {
-        Value::Text(text) if text == "Dataplane" => dataplane::read(reader, draft, node),
-        other => {
-            let word = if let Value::Text(text) = other { text } else { "" };
-            let problem =
-                format!("{} is no kind that is read here: {}", other.describe(), advice(word, &KINDS));
+    let word = if let Value::Text(text) = &kind.node.value { text.as_str() } else { "" };
+    match word {
+        "Dataplane" => dataplane::read(reader, draft, node),
+        "ExternalService" => external::read(reader, draft, node),
+        "HostnameGenerator" => generator::read(reader, draft, node),
+        "Mesh" => mesh::read(reader, draft, node),
+        "MeshExternalService" => external::read_mesh(reader, draft, node),
+        "MeshMultiZoneService" => mesh_service::read_multi_zone(reader, draft, node),
+        "MeshService" => mesh_service::read(reader, draft, node),
+        "VirtualOutbound" => virtual_outbound::read(reader, draft, node),
+        "ZoneIngress" => mesh::read_ingress(reader, draft, node),
+        _ => {
+            let found = kind.node.value.describe();
+            let problem = format!("{found} is no kind that is read here: {}", advice(word, &KINDS));
             reader.report(kind.node.line, &root.field("type"), problem);
         }
     }
@@ -107,8 +135,16 @@ struct Described {
 #[derive(Debug, Default)]
 struct Draft {
     settings: Option<(Settings, settings::PoolPlaces, Place)>,
+    ipam: Option<(settings::IpamDraft, Place)>,
+    zone: Option<(String, Place)>,
     services: BTreeMap<ServiceKey, Described>,
-    dataplanes: BTreeMap<(String, String), Place>,
+    /// Resources by kind, mesh and name.
+    named: BTreeMap<(&'static str, String, String), Place>,
+    kinds: Kinds,
+    /// With the zone whose ingress offers it.
+    available: Vec<(String, Available)>,
+    /// Service tags outside of Dataplanes, which must be names under the domain: mesh, tag, place.
+    tagged: Vec<(String, String, Place)>,
     /// Each endpoint's place is kept until the pools are known.
     endpoints: Vec<(std::net::SocketAddr, Place)>,
 }
@@ -134,7 +170,7 @@ impl Draft {
                     first.service.endpoints.extend(service.endpoints);
                     return;
                 }
-                let ServiceKey { mesh, service } = occupied.key();
+                let ServiceKey { mesh, service, .. } = occupied.key();
                 let first = &occupied.get().place;
                 let problem = format!(
                     "service {:?} of mesh {:?} is described already at {first}: keep one of the two",
@@ -147,17 +183,30 @@ impl Draft {
 
     /// The checks that need everything: names under the domain, endpoints outside the pools, room in the pools.
     fn finish(self, violations: &mut Vec<Violation>) -> Resources {
-        let (settings, pool_places) = match self.settings {
-            Some((settings, places, _)) => (settings, places),
+        let (mut settings, pool_places, dns_place) = match self.settings {
+            Some((settings, places, place)) => (settings, places, Some(place)),
             None => Default::default(),
         };
+        let (ipam, _) = self.ipam.unzip();
+        ipam.unwrap_or_default().finish(&mut settings, dns_place.as_ref(), violations);
+        if let Some((zone, _)) = self.zone {
+            settings.zone = zone;
+        }
         for (key, described) in &self.services {
             if let Err(error) = names::canonical(&key.service, &settings.domain) {
                 violations.push(Violation { place: described.place.clone(), problem: error.to_string() });
             }
         }
+        for (_, tag, place) in self.tagged {
+            if let Err(error) = names::canonical(&tag, &settings.domain) {
+                violations.push(Violation { place, problem: error.to_string() });
+            }
+        }
+        let kinds = finish_kinds(self.kinds, self.available, &settings.zone);
         for (endpoint, place) in self.endpoints {
-            if let Some(pool) = settings.pools.containing(endpoint.ip()) {
+            let all = settings.all_pools();
+            let used = all.ranges().filter(|(source, _)| is_used(&kinds, *source)).map(|(_, range)| range);
+            if let Some(pool) = used.into_iter().find(|range| range.contains(endpoint.ip())) {
                 let problem = format!(
                     "endpoint {endpoint} lies in the VIP pool {pool}: write the address where the service really listens"
                 );
@@ -174,7 +223,36 @@ impl Draft {
             violations.extend(smallest.map(|place| Violation { place, problem }));
         }
         let services = self.services.into_iter().map(|(key, described)| (key, described.service)).collect();
-        Resources { settings, services }
+        Resources { settings, services, kinds }
+    }
+}
+
+/// Brings the kinds into an order that does not depend on files, and adds what is there from the start.
+fn finish_kinds(mut kinds: Kinds, available: Vec<(String, Available)>, zone: &str) -> Kinds {
+    // An ingress that does not say its zone is of ours, as in Kuma.
+    let others =
+        available.into_iter().filter(|(of, _)| of != zone && !of.is_empty()).map(|(_, service)| service);
+    kinds.available = others.collect();
+    // Stable: the inbounds of one Dataplane keep their order.
+    kinds.inbounds.sort_by(|a, b| a.dataplane.cmp(&b.dataplane));
+    mesh_service::derive(&mut kinds);
+    kinds.generators.extend(generator::defaults(&kinds.generators));
+    kinds.external_services.sort_by(|a, b| a.meta.cmp(&b.meta));
+    kinds.virtual_outbounds.sort_by(|a, b| a.meta.cmp(&b.meta));
+    kinds.mesh_services.sort_by(|a, b| a.meta.cmp(&b.meta));
+    kinds.mesh_external_services.sort_by(|a, b| a.meta.cmp(&b.meta));
+    kinds.mesh_multi_zone_services.sort_by(|a, b| a.meta.cmp(&b.meta));
+    kinds.generators.sort_by(|a, b| a.meta.cmp(&b.meta));
+    kinds
+}
+
+/// Pools of kinds of which there is none stand for nothing.
+fn is_used(kinds: &Kinds, source: Source) -> bool {
+    match source {
+        Source::Dns => true,
+        Source::MeshService => !kinds.mesh_services.is_empty(),
+        Source::MeshExternalService => !kinds.mesh_external_services.is_empty(),
+        Source::MeshMultiZoneService => !kinds.mesh_multi_zone_services.is_empty(),
     }
 }
 
@@ -210,5 +288,7 @@ fn required<'n>(
     found
 }
 
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod tests;

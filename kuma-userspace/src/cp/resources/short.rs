@@ -1,16 +1,16 @@
-//! The short form: `dnsServer` and `services` in one document.
-//! Keeps: one `dnsServer` in all files. Called by cp::resources.
+//! The short form: settings (`dnsServer`, `ipam`, `multizone`) and `services` in one document.
+//! Keeps: each part of the settings once in all files. Called by cp::resources.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Draft, Form, mesh_name, required};
+use super::{Draft, Form, mesh_name, meta, required};
 use crate::cp::settings;
-use crate::cp::violation::{FieldPath, Reader, Violation, advice};
+use crate::cp::violation::{FieldPath, Reader, Violation};
 use crate::cp::yaml::Node;
-use crate::model::resource::{DEFAULT_MESH, PROTOCOLS, Protocol, Service, ServiceKey};
+use crate::model::resource::{DEFAULT_MESH, Protocol, Service, ServiceKey};
 
-const FIELDS: [&str; 2] = ["dnsServer", "services"];
+const FIELDS: [&str; 4] = ["dnsServer", "ipam", "multizone", "services"];
 const SERVICE_FIELDS: [&str; 4] = ["mesh", "service", "protocol", "endpoints"];
 
 pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
@@ -26,6 +26,28 @@ pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
                 let problem = format!("dnsServer is given already at {first}: keep one of the two");
                 reader.violations.push(Violation { place, problem });
             }
+        }
+    }
+    if let Some(node) = object.get("ipam") {
+        let path = root.field("ipam");
+        let place = reader.place(node.line, &path);
+        let found = settings::read_ipam(reader, node, &path);
+        if let Some((_, first)) = &draft.ipam {
+            let problem = format!("ipam is given already at {first}: keep one of the two");
+            reader.violations.push(Violation { place, problem });
+        } else {
+            draft.ipam = Some((found, place));
+        }
+    }
+    if let Some(node) = object.get("multizone") {
+        let path = root.field("multizone");
+        let place = reader.place(node.line, &path);
+        let found = settings::read_multizone(reader, node, &path);
+        if let Some((_, first)) = &draft.zone {
+            let problem = format!("multizone is given already at {first}: keep one of the two");
+            reader.violations.push(Violation { place, problem });
+        } else {
+            draft.zone = found.map(|zone| (zone, place));
         }
     }
     if let Some(node) = object.get("services") {
@@ -46,7 +68,7 @@ fn read_service(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, path: &
     let named = required(reader, &object, path, "service", "redis");
     let service = named.and_then(|node| reader.text(node, &service_path));
     let protocol = match object.get("protocol") {
-        Some(node) => read_protocol(reader, node, &path.field("protocol")),
+        Some(node) => meta::protocol(reader, node, &path.field("protocol")),
         None => Some(Protocol::default()),
     };
     let mut endpoints = BTreeSet::new();
@@ -65,17 +87,6 @@ fn read_service(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, path: &
         let service = Service { protocol, endpoints };
         draft.describe(reader, ServiceKey::new(mesh, name), Form::Short, service, place);
     }
-}
-
-/// A value of `protocol` or of the tag `kuma.io/protocol`.
-pub(super) fn read_protocol(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<Protocol> {
-    let text = reader.text(node, path)?;
-    let protocol = Protocol::parse(text);
-    if protocol.is_none() {
-        let problem = format!("{text:?} is no protocol that Kuma knows: {}", advice(text, &PROTOCOLS));
-        reader.report(node.line, path, problem);
-    }
-    protocol
 }
 
 fn read_endpoint(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<SocketAddr> {

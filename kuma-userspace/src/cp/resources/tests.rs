@@ -20,11 +20,11 @@ fn read_files(texts: &[(&str, &str)]) -> Result<Resources, Vec<String>> {
     })
 }
 
-fn read_one(text: &str) -> Result<Resources, Vec<String>> {
+pub(super) fn read_one(text: &str) -> Result<Resources, Vec<String>> {
     read_files(&[("mesh.yaml", text)])
 }
 
-fn mistakes(text: &str) -> Vec<String> {
+pub(super) fn mistakes(text: &str) -> Vec<String> {
     read_one(text).unwrap_err()
 }
 
@@ -175,7 +175,7 @@ fn each_mistake_has_its_sentence() {
     for (text, want) in [
         (String::new(), "mesh.yaml: the file is empty: write `services:`"),
         ("---\n---\n".into(), "mesh.yaml: the file is empty"),
-        ("- a".into(), "mesh.yaml:1: expected fields (dnsServer, services), found a list"),
+        ("- a".into(), "mesh.yaml:1: expected fields (dnsServer, ipam, multizone, services), found a list"),
         ("services: {}".into(), "services: expected a list, found a map"),
         ("a: [".into(), "not readable as YAML: "),
         (service(""), "services[0].service: the field is missing: write it like `service: redis`"),
@@ -213,7 +213,7 @@ fn each_mistake_has_its_sentence() {
         (dns("domain: a..b"), "dnsServer.domain: name \"a..b\" has an empty label"),
         ("dnsServer: {}\n---\ndnsServer: {}".into(), "dnsServer is given already at mesh.yaml:1: dnsServer"),
         ("type: Dataplan".into(), "type: \"Dataplan\" is no kind that is read here: did you mean \"Dataplane\"?"),
-        ("type: Mesh".into(), "\"Mesh\" is no kind that is read here: use one of Dataplane"),
+        ("type: Secret".into(), "\"Secret\" is no kind that is read here: use one of Dataplane"),
         ("apiVersion: kuma.io/v1alpha1".into(), "this is Kuma's Kubernetes form: write the Universal form"),
         ("type: Dataplane".into(), "networking: the field is missing"),
         (dataplane("{address: 10.0.0.1}"), "networking: has to contain at least one inbound interface or gateway"),
@@ -258,7 +258,7 @@ fn a_service_and_a_dataplane_are_described_once() {
         [
             "b.yaml:1: services[0].service: service \"web\" of mesh \"default\" is described already at \
              a.yaml:9: networking.inbound[0]: keep one of the two",
-            "c.yaml:2: name: Dataplane \"web-01\" of mesh \"default\" is given already at a.yaml:2: name: keep one of the two",
+            "c.yaml:4: name: Dataplane \"web-01\" of mesh \"default\" is given already at a.yaml:4: name: keep one of the two",
         ]
     );
 }
@@ -288,6 +288,26 @@ fn the_examples_are_read() {
         (Protocol::Http, &endpoints(&["127.0.0.1:7001", "127.0.0.1:7002"]))
     );
     assert_eq!(service(&mesh, "default", "redis").protocol, Protocol::Tcp);
+    let kinds = read(&[examples.join("kuma-resources.yaml")]).unwrap();
+    let plan = crate::cp::plan::build(&kinds);
+    let names: Vec<String> =
+        plan.entries.values().flat_map(|entry| &entry.names).map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "far-away.mesh",
+            "httpbin.mesh",
+            "web.mesh",
+            "httpbin.org",
+            "v1.web.mesh",
+            "v2.web.mesh",
+            "web.svc.mesh.local",
+            "postgres.external.example",
+            "postgres.extsvc.mesh.local",
+            "web-everywhere.mzsvc.mesh.local",
+        ]
+    );
+    assert!(plan.conflicts.is_empty() && plan.conditions.is_empty(), "{plan:?}");
     let dataplanes = read(&[examples.join("dataplanes.yaml")]).unwrap();
     let echo = service(&dataplanes, "default", "echo-server_echo-example_svc_1010");
     assert_eq!((echo.protocol, echo.endpoints.len()), (Protocol::Http, 2));

@@ -16,7 +16,7 @@ const CHECKSUM_BYTES: usize = 8;
 /// Why bytes are no record.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    #[error("the key {0:?} is not mesh/service")]
+    #[error("the key {0:?} is neither mesh/service nor mesh/kind:name")]
     Key(String),
     #[error("the record has {0} bytes, too few for a checksum")]
     Short(usize),
@@ -42,7 +42,7 @@ struct StoredResting {
     until: u64,
 }
 
-/// The key of a service; a mesh name holds no slash.
+/// The key of a service or of another kind: `mesh/service`, `mesh/kind:name`.
 pub(super) fn key(service: &ServiceKey) -> String {
     service.to_string()
 }
@@ -68,7 +68,7 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
 
 /// The record that stands under a key.
 pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Record, Damage> {
-    let (mesh, service) = key.split_once('/').ok_or_else(|| Damage::Key(key.into()))?;
+    let service = ServiceKey::parse(key).ok_or_else(|| Damage::Key(key.into()))?;
     let stored = content(key, bytes)?;
     let resting = stored.resting.into_iter().map(|resting| Resting {
         address: resting.address,
@@ -76,7 +76,7 @@ pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Record, Damage> {
         until_secs: resting.until,
     });
     Ok(Record {
-        service: ServiceKey::new(mesh, service),
+        service,
         version: stored.version,
         held: Addresses { v4: stored.v4, v6: stored.v6 },
         resting: resting.collect(),
@@ -121,6 +121,24 @@ mod tests {
         assert_eq!(decode("default/redis", &bytes).unwrap(), Record { version: 8, ..record() });
         assert_eq!(version("default/redis", &bytes), 8);
         assert!(decode("default/other", &bytes).is_err(), "it belongs to another service");
+    }
+
+    #[test]
+    fn a_record_of_the_first_release_is_read() {
+        let json = br#"{"version":3,"v4":"240.0.0.1","v6":null,"resting":[{"address":"240.0.0.9","since":5,"until":125}]}"#;
+        let mut bytes = 0x419e_9cef_e4f6_6827_u64.to_be_bytes().to_vec();
+        bytes.extend(json);
+        let read = decode("default/redis", &bytes).unwrap();
+        let held = Addresses { v4: Some("240.0.0.1".parse().unwrap()), v6: None };
+        assert_eq!(read, Record { version: 3, held, ..record() });
+    }
+
+    #[test]
+    fn every_kind_has_records() {
+        let service = ServiceKey::of("default", crate::model::resource::Kind::Host, "httpbin.org");
+        let record = Record { service, ..record() };
+        let bytes = encode(&record).unwrap();
+        assert_eq!(decode("default/host:httpbin.org", &bytes).unwrap(), Record { version: 8, ..record });
     }
 
     #[test]

@@ -49,8 +49,8 @@ impl Published {
 
     fn act(&mut self, action: &Action) {
         match action {
-            Action::SetCluster { name, service } => {
-                self.set(ResourceType::Cluster, envoy::cluster(name, service));
+            Action::SetCluster { name, service, hosts } => {
+                self.set(ResourceType::Cluster, envoy::cluster(name, service, hosts));
             }
             Action::DropCluster { name } => self.drop(ResourceType::Cluster, name),
             Action::SetEndpoints { service, endpoints } => {

@@ -28,7 +28,7 @@ impl Target {
     }
 }
 
-/// Every VIP and port of a mesh, kept in step with it. Two services never share one: the allocator gives each its own VIP.
+/// Every VIP and port of a mesh, kept in step with it. Each leads to one place: what shares a VIP has other ports.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     by_route: BTreeMap<Route, Target>,

@@ -1,5 +1,6 @@
 //! Clusters and their endpoints. Keeps: endpoints come over the same ADS stream as the cluster, so a change of
-//! endpoints never touches cluster or listener. Called by cp::xds.
+//! endpoints never touches cluster or listener; only what is known by a host name is in its cluster, which looks it up.
+//! Called by cp::xds.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,11 +10,13 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, circuit_breakers::Thresholds, cluster, cluster::EdsClusterConfig,
 };
+use envoy_types::pb::envoy::config::core::v3::Address;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
 
-use super::{address, ads, duration, number};
+use super::{address, ads, duration, flag, named_address, number};
+use crate::model::resource;
 use crate::wire::resource::Resource;
 
 /// How long a connection to an endpoint may take (Kuma's default).
@@ -33,8 +36,10 @@ pub fn cluster_name(service: &str) -> Cow<'_, str> {
 }
 
 /// A cluster whose connections go to the endpoints of `service`. One of another name than the service's belongs to a VIP
-/// and port; its figures are the service's.
-pub fn cluster(name: &str, service: &str) -> Resource {
+/// and port; its figures are the service's. Without `hosts` its endpoints are asked for under the service's name; with
+/// hosts it looks them up itself, and again every five seconds (Envoy's default). A name that does not resolve holds
+/// nothing else back.
+pub fn cluster(name: &str, service: &str, hosts: &BTreeSet<resource::Endpoint>) -> Resource {
     let other_name = if name == service { String::new() } else { service.into() };
     let thresholds = Thresholds {
         max_connections: number(MAX_CONCURRENT),
@@ -42,11 +47,17 @@ pub fn cluster(name: &str, service: &str) -> Resource {
         max_requests: number(MAX_CONCURRENT),
         ..Thresholds::default()
     };
+    let named = !hosts.is_empty();
+    let kind = if named { cluster::DiscoveryType::StrictDns } else { cluster::DiscoveryType::Eds };
     let cluster = Cluster {
         name: name.into(),
         alt_stat_name: other_name.clone(),
-        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: other_name }),
+        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(kind.into())),
+        eds_cluster_config: (!named)
+            .then(|| EdsClusterConfig { eds_config: Some(ads()), service_name: other_name }),
+        load_assignment: named.then(|| assignment(name, hosts.iter().map(host_address))),
+        dns_lookup_family: lookup_family(named),
+        wait_for_warm_on_init: if named { flag(false) } else { None },
         connect_timeout: duration(CONNECT_TIMEOUT),
         circuit_breakers: Some(CircuitBreakers {
             thresholds: vec![thresholds],
@@ -54,23 +65,44 @@ pub fn cluster(name: &str, service: &str) -> Resource {
         }),
         ..Cluster::default()
     };
-    Resource { endpoints: Some(service.into()), ..Resource::encode(name, &cluster) }
+    Resource { endpoints: (!named).then(|| service.into()), ..Resource::encode(name, &cluster) }
+}
+
+/// IPv4 first: a machine without IPv6 would choose addresses that it cannot reach.
+fn lookup_family(named: bool) -> i32 {
+    if named {
+        cluster::DnsLookupFamily::V4Preferred.into()
+    } else {
+        cluster::DnsLookupFamily::default().into()
+    }
 }
 
 /// The endpoints of a service's cluster; none at all is a valid answer.
 pub fn endpoints(service: &str, addresses: &BTreeSet<SocketAddr>) -> Resource {
-    let endpoint = |&socket: &SocketAddr| {
-        let endpoint = Endpoint { address: Some(address(socket)), ..Endpoint::default() };
+    Resource::encode(service, &assignment(service, addresses.iter().copied().map(address)))
+}
+
+fn assignment(service: &str, addresses: impl Iterator<Item = Address>) -> ClusterLoadAssignment {
+    let endpoint = |address| {
+        let endpoint = Endpoint { address: Some(address), ..Endpoint::default() };
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() }
     };
-    let lb_endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
-    let locality = LocalityLbEndpoints { lb_endpoints, ..LocalityLbEndpoints::default() };
-    let assignment = ClusterLoadAssignment {
+    let locality = LocalityLbEndpoints {
+        lb_endpoints: addresses.map(endpoint).collect(),
+        ..LocalityLbEndpoints::default()
+    };
+    ClusterLoadAssignment {
         cluster_name: service.into(),
         endpoints: vec![locality],
         ..ClusterLoadAssignment::default()
-    };
-    Resource::encode(service, &assignment)
+    }
+}
+
+fn host_address(endpoint: &resource::Endpoint) -> Address {
+    match endpoint {
+        resource::Endpoint::Address(socket) => address(*socket),
+        resource::Endpoint::Host(host, port) => named_address(host.as_str(), port.get()),
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +110,23 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::model::name::Hostname;
+    use crate::model::view::Port;
+
+    #[test]
+    fn only_a_service_with_a_host_name_looks_its_endpoints_up_itself() {
+        let by_address = Cluster::decode(cluster("redis", "redis", &BTreeSet::new()).body).unwrap();
+        assert!(by_address.eds_cluster_config.is_some() && by_address.load_assignment.is_none());
+        let host = Hostname::parse("httpbin.org").unwrap();
+        let hosts = [
+            resource::Endpoint::Host(host, Port::new(80)),
+            resource::Endpoint::Address("192.0.2.1:80".parse().unwrap()),
+        ];
+        let by_name = Cluster::decode(cluster("httpbin", "httpbin", &hosts.into()).body).unwrap();
+        assert!(by_name.eds_cluster_config.is_none());
+        assert_eq!(by_name.load_assignment.unwrap().endpoints[0].lb_endpoints.len(), 2);
+        assert_eq!(by_name.wait_for_warm_on_init, flag(false), "one bad name holds nothing else back");
+    }
 
     #[test]
     fn a_service_cannot_take_connections_of_another_by_its_name() {
@@ -92,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_vips_cluster_has_the_endpoints_and_the_figures_of_its_service() {
-        let resource = cluster("outbound:240.0.0.1:80", "redis");
+        let resource = cluster("outbound:240.0.0.1:80", "redis", &BTreeSet::new());
         assert_eq!(resource.endpoints.as_deref(), Some("redis"));
         let cluster = Cluster::decode(resource.body).unwrap();
         let endpoints = cluster.eds_cluster_config.unwrap().service_name;

@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     HttpConnectionManager, HttpFilter, http_connection_manager as hcm, http_filter,
 };
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
+use envoy_types::pb::google::protobuf;
 
 use super::{Codec, IDLE_TIMEOUT, address, cluster_name, duration, flag, network_filter, number};
 use crate::model::view::Route;
@@ -93,6 +94,10 @@ fn http(service: &str) -> HttpConnectionManager {
 fn routes(service: &str) -> RouteConfiguration {
     let action = RouteAction {
         cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster_name(service).into())),
+        // A service that is known by a host name is asked by that name; the others see the name that the client used.
+        host_rewrite_specifier: Some(route_action::HostRewriteSpecifier::AutoHostRewrite(
+            protobuf::BoolValue { value: true },
+        )),
         // No limit on the whole response: Envoy's 15 seconds would cut long downloads that work without a mesh.
         timeout: duration(Duration::ZERO),
         retry_policy: Some(RetryPolicy {

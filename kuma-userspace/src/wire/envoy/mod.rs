@@ -51,9 +51,13 @@ fn network_filter(name: &str, config: &impl Name) -> Filter {
 }
 
 fn address(socket: SocketAddr) -> Address {
-    let port_specifier = Some(socket_address::PortSpecifier::PortValue(socket.port().into()));
-    let socket =
-        SocketAddress { address: socket.ip().to_string(), port_specifier, ..SocketAddress::default() };
+    named_address(&socket.ip().to_string(), socket.port())
+}
+
+/// A host by its name, or by its address as text.
+fn named_address(host: &str, port: u16) -> Address {
+    let port_specifier = Some(socket_address::PortSpecifier::PortValue(port.into()));
+    let socket = SocketAddress { address: host.into(), port_specifier, ..SocketAddress::default() };
     Address { address: Some(address::Address::SocketAddress(socket)) }
 }
 

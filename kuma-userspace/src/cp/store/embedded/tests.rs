@@ -4,7 +4,7 @@ use super::tables::{META, QUARANTINE, RECORDS, SCHEMA_KEY};
 use super::*;
 use crate::cp::record::Record;
 use crate::cp::store::Memory;
-use crate::model::resource::ServiceKey;
+use crate::model::resource::{Kind, ServiceKey};
 
 fn record(name: &str, version: u64) -> Record {
     let mut record = Record::new(ServiceKey::new("default", name));
@@ -34,6 +34,25 @@ fn records_survive_a_restart_in_their_next_version() {
     drop(store);
     let loaded = Embedded::open(&data).unwrap().load().unwrap();
     assert_eq!(loaded, Loaded { records: vec![record("a", 2)], ..Loaded::default() });
+}
+
+#[test]
+fn a_store_of_the_first_release_is_read_and_keeps_every_vip() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Embedded::open(directory.path()).unwrap();
+    // The bytes as that release wrote them: services only, each under mesh/service.
+    let json = br#"{"version":1,"v4":"240.0.0.1","v6":null}"#;
+    let mut bytes = 0x80fb_ffb7_dc13_d9f5_u64.to_be_bytes().to_vec();
+    bytes.extend(json);
+    overwrite(&store, "default/a", &bytes);
+    assert_eq!(store.load().unwrap(), Loaded { records: vec![record("a", 1)], ..Loaded::default() });
+    let mut host = record("a", 0);
+    host.service = ServiceKey::of("default", Kind::Host, "a.example");
+    store.commit(&put(vec![record("a", 1), host.clone()])).unwrap();
+    host.version = 1;
+    let mut records = store.load().unwrap().records;
+    records.sort_by(|a, b| a.service.cmp(&b.service));
+    assert_eq!(records, [record("a", 2), host]);
 }
 
 #[test]

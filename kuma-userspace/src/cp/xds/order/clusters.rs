@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::{Action, Key, Order, Step};
-use crate::cp::snapshot::MeshSnapshot;
+use crate::cp::snapshot::{Endpoint, MeshSnapshot};
 use crate::cp::xds::targets::Target;
 use crate::wire::resource::ResourceType;
 
@@ -18,6 +18,7 @@ pub(super) struct Clusters {
 #[derive(Debug)]
 struct Cluster {
     generation: u64,
+    service: String,
     /// How many lines need it.
     lines: usize,
 }
@@ -26,7 +27,7 @@ struct Cluster {
 #[derive(Debug, Default)]
 struct Served {
     /// `None` until they are out.
-    endpoints: Option<BTreeSet<SocketAddr>>,
+    endpoints: Option<BTreeSet<Endpoint>>,
     /// How many clusters lead to it.
     clusters: usize,
 }
@@ -48,9 +49,11 @@ impl Order {
         }
         let service = target.service.clone();
         self.clusters.services.entry(service.clone()).or_default().clusters += 1;
-        let set = Action::SetCluster { name: name.clone(), service };
+        let published = self.wanted.as_ref().and_then(|mesh| mesh.services.get(&service));
+        let hosts = published.map(|published| sort_out(&published.endpoints).0).unwrap_or_default();
+        let set = Action::SetCluster { name: name.clone(), service: service.clone(), hosts };
         let generation = self.emit(step, ResourceType::Cluster, set);
-        self.clusters.by_name.insert(name, Cluster { generation, lines: 1 });
+        self.clusters.by_name.insert(name, Cluster { generation, service, lines: 1 });
     }
 
     /// A line is gone: its cluster may go too.
@@ -77,10 +80,29 @@ impl Order {
                 continue;
             };
             let served = self.clusters.services.entry(service.clone()).or_default();
-            if served.endpoints.as_ref() != Some(&published.endpoints) {
-                served.endpoints = Some(published.endpoints.clone());
-                let endpoints = published.endpoints.clone();
+            if served.endpoints.as_ref() == Some(&published.endpoints) {
+                continue;
+            }
+            let (hosts, endpoints) = sort_out(&published.endpoints);
+            let before = served.endpoints.replace(published.endpoints.clone());
+            if before.is_some_and(|before| sort_out(&before).0 != hosts) {
+                self.renew_clusters(step, &service, &hosts);
+            }
+            if hosts.is_empty() {
                 self.emit(step, ResourceType::Endpoints, Action::SetEndpoints { service, endpoints });
+            }
+        }
+    }
+
+    /// The clusters that lead to a service look up others than before, or nothing any more.
+    fn renew_clusters(&mut self, step: &mut Step, service: &str, hosts: &BTreeSet<Endpoint>) {
+        let theirs = self.clusters.by_name.iter().filter(|(_, cluster)| cluster.service == service);
+        for name in theirs.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            let set =
+                Action::SetCluster { name: name.clone(), service: service.into(), hosts: hosts.clone() };
+            let generation = self.emit(step, ResourceType::Cluster, set);
+            if let Some(cluster) = self.clusters.by_name.get_mut(&name) {
+                cluster.generation = generation;
             }
         }
     }
@@ -94,5 +116,17 @@ impl Order {
             let service = service.to_owned();
             self.emit(step, ResourceType::Endpoints, Action::DropEndpoints { service });
         }
+    }
+}
+
+/// What a cluster has to look up (everything, as soon as there is one host name), and what comes as endpoints.
+fn sort_out(endpoints: &BTreeSet<Endpoint>) -> (BTreeSet<Endpoint>, BTreeSet<SocketAddr>) {
+    let address = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Address(address) => Some(*address),
+        Endpoint::Host(..) => None,
+    };
+    match endpoints.iter().map(address).collect() {
+        Some(addresses) => (BTreeSet::new(), addresses),
+        None => (endpoints.clone(), BTreeSet::new()),
     }
 }

@@ -26,7 +26,7 @@ use super::clients::{Client, ClientId};
 use super::per_type::PerType;
 use super::shape::{Shape, Spread};
 use super::targets::{Difference, Target, Targets};
-use crate::cp::snapshot::MeshSnapshot;
+use crate::cp::snapshot::{Endpoint, MeshSnapshot};
 use crate::model::view::{MeshView, Route};
 use crate::wire::envoy::Codec;
 use crate::wire::node::Role;
@@ -54,6 +54,8 @@ pub(super) enum Action {
     SetCluster {
         name: String,
         service: String,
+        /// Everything behind a service that has a host name somewhere: its cluster looks them up by itself.
+        hosts: BTreeSet<Endpoint>,
     },
     SetEndpoints {
         service: String,

@@ -35,7 +35,7 @@ impl Table {
                 hostnames: BTreeSet::from([Hostname::parse(&format!("{name}.mesh")).unwrap()]),
                 vips: Addresses { v4: Some([240, 0, 0, vip].into()), v6: None },
                 ports: BTreeSet::from([Port::new(80)]),
-                endpoints: BTreeSet::from([SocketAddr::from(([127, 0, 0, 1], port.into()))]),
+                endpoints: BTreeSet::from([SocketAddr::from(([127, 0, 0, 1], port.into())).into()]),
             };
             (name.to_owned(), service)
         };
@@ -119,8 +119,8 @@ const NOTHING: [&str; 0] = [];
 
 fn words(action: &Action) -> String {
     match action {
-        Action::SetCluster { name, service } if name == service => format!("cluster {name}"),
-        Action::SetCluster { name, service } => format!("cluster {name} {service}"),
+        Action::SetCluster { name, service, .. } if name == service => format!("cluster {name}"),
+        Action::SetCluster { name, service, .. } => format!("cluster {name} {service}"),
         Action::DropCluster { name } => format!("no cluster {name}"),
         Action::SetEndpoints { service, endpoints } => {
             let ports: Vec<String> = endpoints.iter().map(|endpoint| endpoint.port().to_string()).collect();
