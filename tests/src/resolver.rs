@@ -67,7 +67,8 @@ impl Resolver {
         )?;
         let mut resolver = Self { netns, shared, dir, trigger, thread: None };
         resolver.write_resolv_conf(nameservers)?;
-        let server = Server { sockets, shared: resolver.shared.clone(), resolv_conf: resolver.resolv_conf() };
+        let resolv_conf = Some(resolver.resolv_conf());
+        let server = Server { sockets, shared: resolver.shared.clone(), resolv_conf };
         let inside = resolver.netns.clone();
         resolver.thread = Some(std::thread::spawn(move || {
             inside.run(|| {

@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 
 use harness::binaries;
 
-const SUBCOMMANDS: [&str; 7] = ["up", "exec", "status", "vips", "cleanup", "install", "completions"];
+const SUBCOMMANDS: [&str; 8] =
+    ["up", "control-plane", "exec", "status", "vips", "cleanup", "install", "completions"];
 
 /// Runs the binary for an instance that nobody else uses, with its places in a folder of its own.
 fn run(args: &[&str]) -> Output {
@@ -55,6 +56,7 @@ fn a_wrong_flag_is_code_2_and_suggests_the_right_one() {
         &["up", "-f", "x.yaml", "--dns-port", "70000"],
         &["exec", "--wait", "soon", "--", "true"],
         &["status", "-o", "yaml"],
+        &["control-plane"],
         &["install"],
         &["install", "dns"],
         &["status", "--instance", "../etc"],

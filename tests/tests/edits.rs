@@ -29,7 +29,8 @@ impl Plane {
     async fn open(files: &[&Path], data: &Path) -> Result<ControlPlane, Error> {
         let files = files.iter().map(|path| path.to_path_buf()).collect();
         let store = StoreConfig::Embedded(data.to_owned());
-        let config = Config { files, store, xds: ANY_PORT.parse().unwrap(), outbounds: None };
+        let xds = ANY_PORT.parse().unwrap();
+        let config = Config { files, settings: None, store, xds, outbounds: None };
         ControlPlane::open(config, &Ready::default()).await
     }
 

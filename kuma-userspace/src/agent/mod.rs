@@ -235,7 +235,8 @@ async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Resu
     let Node { config, inside, netns, desk, sockets, proxy, kernel, applier } = node;
     let resolver = board.resolver.clone();
     let listener = board.ready.wait_for(format!("a proxy that listens on port {}", config.ports.outbound));
-    let server = Server { sockets, shared: resolver.clone(), resolv_conf: config.resolv_conf.clone() };
+    let resolv_conf = Some(config.resolv_conf.clone());
+    let server = Server { sockets, shared: resolver.clone(), resolv_conf };
     let (datapath, board_of_views) = (kernel.clone(), board.clone());
     let (memory, stands) = (memory_of(&config), feed.status());
     let awaited = Some(awaited);

@@ -15,7 +15,7 @@ use super::outcome::{Code, Failure, OrExit};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs and colour")]
 pub(super) struct Logs {
-    /// error, warn, info, debug, trace or off; or per module: `info,kuma_dns::dns=trace` [default: info for `up`, else warn].
+    /// error, warn, info, debug, trace or off; or per module: `info,kuma_dns::dns=trace` [default: info for `up` and `control-plane`, else warn].
     #[arg(long, global = true, value_name = "LEVEL|FILTERS", env = "KUMA_DNS_LOG")]
     log: Option<String>,
     /// `json` prints one object a line, for log collectors.

@@ -4,6 +4,7 @@
 
 mod cleanup;
 mod completions;
+mod control_plane;
 mod duration;
 mod exec;
 mod install;
@@ -11,6 +12,8 @@ mod logs;
 mod outcome;
 mod paths;
 mod place;
+mod service;
+mod signals;
 mod socket;
 mod status;
 mod table;
@@ -62,6 +65,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Up(up::Args),
+    ControlPlane(control_plane::Args),
     Exec(exec::Args),
     Status(status::Args),
     Vips(vips::Args),
@@ -86,6 +90,7 @@ impl Cli {
         self.logs.start(self.command.level())?;
         match self.command {
             Command::Up(args) => up::run(args, self.paths, self.logs.format()),
+            Command::ControlPlane(args) => control_plane::run(args, &self.paths),
             Command::Exec(args) => exec::run(args.config(self.paths)),
             Command::Status(args) => status::run(&args.config(self.paths)),
             Command::Vips(args) => vips::run(&args.config(self.paths)),
@@ -100,7 +105,7 @@ impl Command {
     /// What runs for long tells what it does; what answers and ends says only what is odd.
     fn level(&self) -> LevelFilter {
         match self {
-            Self::Up(_) => LevelFilter::INFO,
+            Self::Up(_) | Self::ControlPlane(_) => LevelFilter::INFO,
             _ => LevelFilter::WARN,
         }
     }

@@ -2,16 +2,20 @@
 //!
 //! - [`resources`], [`settings`], [`yaml`], [`violation`]: files to checked resources, every mistake with its place.
 //! - [`watch`]: edits of those files.
+//! - [`configuration`]: what a control plane of its own is told by file, environment and flags.
 //! - [`names`], [`plan`], [`allocator`], [`record`], [`clock`]: the rules, pure.
 //! - [`store`]: what must survive a restart.
 //! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
+//! - [`dns`]: the snapshot's names to whoever asks for them from outside of the mesh.
 //! - [`install`]: tells a cluster's DNS about us; apart from all of these.
 //!
 //! Keeps: persist before publish. Called by cli.
 
 pub mod allocator;
 pub mod clock;
+pub mod configuration;
+pub mod dns;
 pub mod install;
 pub mod names;
 pub mod plan;
@@ -38,6 +42,7 @@ use tokio::sync::watch as channel;
 pub use self::status::Status;
 pub use self::violation::{Invalid, Violation};
 
+use self::dns::DnsServer;
 use self::publish::{Publish, Publisher};
 use self::resources::{Resources, files};
 use self::settings::Settings;
@@ -53,6 +58,8 @@ use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
 pub struct Config {
     /// Resource files and directories of them; they are followed.
     pub files: Vec<PathBuf>,
+    /// Settings that the files may not change; without, they have their own.
+    pub settings: Option<Settings>,
     /// Where the VIPs are stored.
     pub store: StoreConfig,
     /// Where proxies and agents connect.
@@ -79,6 +86,8 @@ pub enum Error {
     Store(#[from] StoreError),
     #[error(transparent)]
     Xds(#[from] xds::Error),
+    #[error(transparent)]
+    Dns(#[from] dns::Error),
     #[error("opening the control plane panicked")]
     Panicked(#[source] tokio::task::JoinError),
     #[error(transparent)]
@@ -89,8 +98,8 @@ pub enum Error {
 ///
 /// # Errors
 /// Every mistake in every file.
-pub fn check(files: &[PathBuf]) -> Result<Summary, Invalid> {
-    let Resources { settings, services, .. } = resources::read(files)?;
+pub fn check(files: &[PathBuf], settings: Option<&Settings>) -> Result<Summary, Invalid> {
+    let Resources { settings, services, .. } = resources::read_under(files, settings)?;
     Ok(Summary {
         settings,
         meshes: services.keys().map(|key| key.mesh.to_string()).collect(),
@@ -113,27 +122,30 @@ pub struct ControlPlane {
     publish: Publish,
     watch: Watch,
     xds: xds::Server,
+    dns: Option<DnsServer>,
     status: StatusCell,
     /// Our part among those that use the store.
     replica: Option<Replica>,
 }
 
 impl ControlPlane {
-    /// Reads, checks, takes the port, opens the store, allocates. `ready` waits for VIPs, and then for the first proxy.
+    /// Reads, checks, takes the ports, opens the store, allocates. `ready` waits for VIPs, and then for the first proxy.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn open(config: Config, ready: &Ready) -> Result<Self, Error> {
         let awaited = ready.wait_for("the VIPs of the resource files");
-        let Config { files: paths, store, xds, outbounds } = config;
+        let Config { files: paths, settings: fixed, store, xds, outbounds } = config;
+        let under = fixed.clone();
         // Taken before reading: an edit in between is seen by the watch.
         let (paths, seen, resources) = blocking(move || {
             let seen = files::fingerprint(&paths);
-            let resources = resources::read(&paths)?;
+            let resources = resources::read_under(&paths, under.as_ref())?;
             Ok((paths, seen, resources))
         })
         .await?;
         let xds = xds::Server::bind(xds).await?.with_ready(ready.clone());
+        let dns = DnsServer::bind(&resources.settings.dns_server)?;
         let status = StatusCell::default();
         status.update(|status| status.files.clone_from(&paths));
         let (sender, receiver) = channel::channel(Arc::new(resources));
@@ -146,8 +158,8 @@ impl ControlPlane {
         })
         .await?;
         drop(awaited);
-        let watch = Watch { paths, seen, resources: sender, status: status.clone() };
-        Ok(Self { publish, watch, xds, status, replica })
+        let watch = Watch { paths, fixed, seen, resources: sender, status: status.clone() };
+        Ok(Self { publish, watch, xds, dns, status, replica })
     }
 
     /// What is decided and stored, now and from now on.
@@ -179,6 +191,9 @@ impl ControlPlane {
         let (trigger, own) = Drain::pair();
         let mut tasks = Tasks::new(trigger.clone(), own.clone());
         tasks.spawn("drain relay", relay(drain, trigger, own.clone()));
+        if let Some(dns) = self.dns {
+            tasks.spawn("dns", dns.run(snapshots.clone(), self.watch.resources.subscribe(), own.clone()));
+        }
         tasks.spawn("watch", self.watch.run(own.clone()));
         tasks.spawn("publish", self.publish.run(own.clone()));
         if let Some(replica) = self.replica {

@@ -11,6 +11,7 @@ use ipnetwork::IpNetwork;
 pub(super) use self::ipam::{IpamDraft, read_ipam, read_multizone};
 pub use self::pools::{AllPools, Pools, Source, usable_v4};
 
+use super::dns;
 use super::violation::{FieldPath, Object, Place, Reader};
 use super::yaml::{Node, Value};
 use crate::model::name::Hostname;
@@ -43,6 +44,7 @@ const FIELDS: [&str; 8] =
 /// Everything about names and VIPs that is not a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
+    pub dns_server: dns::Listen,
     pub domain: Hostname,
     /// Of services, ExternalServices and VirtualOutbounds.
     pub pools: Pools,
@@ -92,6 +94,7 @@ impl PoolPlaces {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            dns_server: dns::Listen::default(),
             domain: Hostname::parse(DEFAULT_DOMAIN).expect("`mesh` is a name"),
             pools: Pools {
                 v4: Some(DEFAULT_CIDR.parse().expect("Kuma's own default is a network")),
@@ -112,7 +115,9 @@ impl Default for Settings {
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> (Settings, PoolPlaces) {
     let mut settings = Settings::default();
     let mut places = PoolPlaces::default();
-    let Some(object) = reader.object(node, path, &FIELDS) else { return (settings, places) };
+    let known = [&FIELDS[..], &dns::FIELDS].concat();
+    let Some(object) = reader.object(node, path, &known) else { return (settings, places) };
+    settings.dns_server = dns::read(reader, &object, path);
     if let Some(node) = object.get("domain") {
         settings.domain = domain(reader, node, &path.field("domain")).unwrap_or(settings.domain);
     }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::resources::{self, Resources, files};
+use super::settings::Settings;
 use super::status::StatusCell;
 use super::violation::{Invalid, MAX_SHOWN};
 use crate::rt::Drain;
@@ -28,6 +29,8 @@ const RESCAN_WITHOUT_EVENTS: Duration = Duration::from_millis(500);
 /// The task that follows the files.
 pub(super) struct Watch {
     pub(super) paths: Vec<PathBuf>,
+    /// Settings that the files may not change.
+    pub(super) fixed: Option<Settings>,
     /// The state of the files that `resources` were read from.
     pub(super) seen: files::Fingerprint,
     pub(super) resources: watch::Sender<Arc<Resources>>,
@@ -59,12 +62,12 @@ impl Watch {
 
     /// Reads the files again if they are others than before.
     async fn look(&mut self) -> Result<(), WatchError> {
-        let paths = self.paths.clone();
+        let (paths, fixed) = (self.paths.clone(), self.fixed.clone());
         let seen = std::mem::take(&mut self.seen);
         let work = move || {
             // Taken before reading: a change while we read shows up the next time.
             let now = files::fingerprint(&paths);
-            let read = (now != seen).then(|| resources::read(&paths));
+            let read = (now != seen).then(|| resources::read_under(&paths, fixed.as_ref()));
             (now, read)
         };
         let (seen, read) = tokio::task::spawn_blocking(work).await.map_err(WatchError::Panicked)?;

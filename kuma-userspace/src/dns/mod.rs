@@ -1,11 +1,12 @@
-//! The resolver: mesh names from the zone, everything else from the nameservers of resolv.conf.
+//! DNS servers. The resolver: mesh names from the zone, everything else from the nameservers of resolv.conf. The authority:
+//! a whole domain from the zone, and nothing else.
 //!
-//! Reading order: [`question`] (what was asked), [`answer`] (how it is said), [`zone`] (what we know), [`server`] (the
+//! Reading order: [`question`] (what was asked), [`answer`] (how it is said), [`zone`] (what we know, in a [`table`]), [`server`] (the
 //! threads and tasks on given sockets) with [`udp`] and [`tcp`], [`upstream`] (what others know) with [`attempts`] (whom to
 //! ask next), [`legs`] (sockets towards them) and [`resolv_conf`] (who they are), [`counters`].
 //!
 //! Keeps: an answer of ours never waits for the control plane or for a nameserver, and allocates nothing. The wire code
-//! is our own; hickory-proto is the tests' second opinion. Called by agent.
+//! is our own; hickory-proto is the tests' second opinion. Called by agent, and by cp (the authority).
 
 pub mod answer;
 mod attempts;
@@ -14,6 +15,7 @@ mod legs;
 pub mod question;
 pub mod resolv_conf;
 pub mod server;
+mod table;
 mod tcp;
 mod udp;
 pub mod upstream;

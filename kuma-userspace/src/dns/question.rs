@@ -21,6 +21,7 @@ pub mod rcode {
 /// Query types that get an answer of their own.
 pub mod qtype {
     pub const A: u16 = 1;
+    pub const NS: u16 = 2;
     pub const AAAA: u16 = 28;
     pub const SOA: u16 = 6;
     pub const OPT: u16 = 41;

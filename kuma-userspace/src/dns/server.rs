@@ -1,5 +1,6 @@
-//! The resolver on sockets that are bound already: a thread for each UDP socket, one more for TCP and the nameservers.
-//! Keeps: a mesh answer never waits for a forwarded one; it ends when asked to, with every thread. Called by agent/resolver.
+//! A DNS server on sockets that are bound already: a thread for each UDP socket, one more for TCP and the nameservers.
+//! Keeps: a mesh answer never waits for a forwarded one; it ends when asked to, with every thread. Called by agent/resolver
+//! and cp/dns.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -65,7 +66,8 @@ pub struct Sockets {
 pub struct Server {
     pub sockets: Sockets,
     pub shared: Arc<Shared>,
-    pub resolv_conf: PathBuf,
+    /// Who answers what the zone does not. `None`: an authority's zone answers everything.
+    pub resolv_conf: Option<PathBuf>,
 }
 
 /// Why the resolver ended.
@@ -92,9 +94,14 @@ impl Server {
         let own = own_addresses(&self.sockets).map_err(ServerError::Socket)?;
         let (forwarder, opened) = Forwarder::new(self.shared.clone());
         let forwarder = Rc::new(forwarder);
-        let mut resolv_conf =
-            ResolvConfWatch { file: Watched::new(self.resolv_conf), own, forwarder: forwarder.clone() };
-        resolv_conf.look();
+        let mut resolv_conf = self.resolv_conf.map(|file| ResolvConfWatch {
+            file: Watched::new(file),
+            own,
+            forwarder: forwarder.clone(),
+        });
+        if let Some(resolv_conf) = &mut resolv_conf {
+            resolv_conf.look();
+        }
 
         let acceptors = self.sockets.tcp.into_iter().map(|listener| {
             listener.set_nonblocking(true)?;
@@ -111,10 +118,18 @@ impl Server {
             () = drain.requested() => {}
             () = threads.one_ended() => {}
             () = forwarder.run(inbox, opened) => {}
-            () = resolv_conf.watch() => {}
+            () = watch(resolv_conf.as_mut()) => {}
             Some(()) = connections.next(), if !connections.is_empty() => {}
         }
         threads.stop()
+    }
+}
+
+/// Never returns.
+async fn watch(resolv_conf: Option<&mut ResolvConfWatch>) {
+    match resolv_conf {
+        Some(resolv_conf) => resolv_conf.watch().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::answer::{self, ROOM_BYTES};
+use super::answer::{self, ROOM_BYTES, Role};
 use super::counters::Event;
 use super::question::{Question, qtype, rcode};
 use super::server::Shared;
@@ -121,8 +121,12 @@ impl Acceptor {
                 Reply::Now(query.cut(answered.bytes))
             }
             Outcome::NotOurs(question) if matches!(question.qtype, qtype::AXFR | qtype::IXFR) => {
-                let answered =
-                    answer::status(&mut query.octets[LENGTH_BYTES..], &question, None, rcode::REFUSED);
+                let answered = answer::status(
+                    &mut query.octets[LENGTH_BYTES..],
+                    &question,
+                    None,
+                    (rcode::REFUSED, Role::Resolver),
+                );
                 counters.mesh_answer(answered.qtype, answered.rcode);
                 Reply::Now(query.cut(answered.bytes))
             }

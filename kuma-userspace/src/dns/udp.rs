@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketAddrAny};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::debug;
 
-use super::answer::{self, Answered, ROOM_BYTES};
+use super::answer::{self, Answered, ROOM_BYTES, Role};
 use super::counters::Event;
 use super::question::{Question, rcode};
 use super::server::Shared;
@@ -66,7 +66,7 @@ impl Answerer {
             }
             Outcome::NotOurs(_) if bytes > MAX_QUERY_BYTES => {
                 counters.mesh_answer(None, rcode::FORMERR);
-                Some(answer::header_only(buffer, rcode::FORMERR))
+                Some(answer::header_only(buffer, rcode::FORMERR, Role::Resolver))
             }
             Outcome::NotOurs(question) => self.hand_on(buffer, bytes, question, client),
             Outcome::Drop => {

@@ -26,7 +26,8 @@ async fn main() -> Result<()> {
         db_name: database.clone(),
         ..Settings::default()
     });
-    let config = Config { files: vec![file.into()], store, xds: "127.0.0.1:0".parse()?, outbounds: None };
+    let xds = "127.0.0.1:0".parse()?;
+    let config = Config { files: vec![file.into()], settings: None, store, xds, outbounds: None };
     let plane = ControlPlane::open(config, &Ready::default()).await?;
     let (mut snapshots, mut status) = (plane.snapshots(), plane.status());
     let mut end = signal(SignalKind::terminate())?;

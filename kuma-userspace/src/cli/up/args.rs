@@ -149,7 +149,8 @@ impl Args {
             beside: None,
         };
         let store = StoreConfig::Embedded(data);
-        let control_plane = cp::Config { files, store, xds, outbounds: proxy.outbounds };
+        let outbounds = proxy.outbounds;
+        let control_plane = cp::Config { files, settings: None, store, xds, outbounds };
         Config { paths, format, control_plane, agent }
     }
 }

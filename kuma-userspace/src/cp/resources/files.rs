@@ -65,7 +65,7 @@ pub fn members(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 /// The text of the reader's file; nothing when that was reported as a mistake.
-pub(super) fn read(reader: &mut Reader<'_>) -> Option<String> {
+pub(in crate::cp) fn read(reader: &mut Reader<'_>) -> Option<String> {
     let root = FieldPath::Document;
     let file = reader.file.clone();
     let mut bytes = Vec::new();

@@ -53,8 +53,16 @@ pub struct Resources {
 /// # Errors
 /// Every mistake in every file.
 pub fn read(paths: &[PathBuf]) -> Result<Resources, Invalid> {
+    read_under(paths, None)
+}
+
+/// The same under settings that are fixed elsewhere: files may not have their own then.
+///
+/// # Errors
+/// Every mistake in every file.
+pub fn read_under(paths: &[PathBuf], fixed: Option<&Settings>) -> Result<Resources, Invalid> {
     let mut violations = Vec::new();
-    let mut draft = Draft::default();
+    let mut draft = Draft { settings: fixed.map(elsewhere), ..Draft::default() };
     for file in files::expand(paths, &mut violations) {
         let file: Arc<Path> = file.into();
         let mut reader = Reader { file: file.clone(), violations: &mut violations };
@@ -64,6 +72,13 @@ pub fn read(paths: &[PathBuf]) -> Result<Resources, Invalid> {
     let resources = draft.finish(&mut violations);
     Invalid::check(violations)?;
     Ok(resources)
+}
+
+/// Settings that the configuration of the control plane has.
+fn elsewhere(settings: &Settings) -> (Settings, settings::PoolPlaces, Place) {
+    let file = Path::new("the control plane's configuration").into();
+    let place = Place { file, line: 0, field: "dnsServer".into() };
+    (settings.clone(), settings::PoolPlaces::default(), place)
 }
 
 fn read_text(reader: &mut Reader<'_>, draft: &mut Draft, text: &str) {

@@ -52,7 +52,7 @@ pub enum Error {
     #[error("xDS address {0} is not on loopback: the port has no authentication, so take 127.0.0.1 or ::1")]
     NotLoopback(SocketAddr),
     #[error(
-        "cannot listen on {addr} for xDS: choose another port with --xds-port or end the process that has it"
+        "cannot listen on {addr} for xDS: choose another port (dpServer.port; --xds-port of `up`) or end the process that has it"
     )]
     Listen { addr: SocketAddr, source: std::io::Error },
     #[error("the xDS server failed")]

@@ -1,0 +1,146 @@
+//! `kuma-dns control-plane`: the control plane alone: services from YAML files, VIPs, xDS and DNS; no agent and no Envoy.
+//! Keeps: configuration and files are checked before anything is started.
+
+use std::env;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use tracing::info;
+
+use super::outcome::{Code, Failure, OrExit, Outcome};
+use super::paths::Paths;
+use super::service::{self, End, LastWords, Service};
+use super::table;
+use crate::cp::configuration::{self, Configuration, Flag, Sources};
+use crate::cp::store::StoreConfig;
+use crate::cp::{self, ControlPlane};
+use crate::rt::Ready;
+
+/// Printed below `kuma-dns control-plane --help`.
+const EXAMPLES: &str = "\
+Examples:
+  kuma-dns control-plane -f deploy/examples/dataplanes.yaml
+  kuma-dns control-plane -c deploy/control-plane.yaml -f services/
+  KUMA_DNS_SERVER_DOMAIN=svc.mesh kuma-dns control-plane --print-config
+  dig @127.0.0.1 -p 5653 redis.mesh
+
+The configuration is one YAML file with Kuma's keys; `--print-config` shows all
+of them. Each key has a name in the environment (KUMA_DNS_SERVER_CIDR6,
+KUMA_STORE_PATH, KUMA_DP_SERVER_PORT), which wins over the file; flags win over
+both. An unknown key or name is a mistake, never silence. Resources have no
+`dnsServer` here: it belongs into the configuration.
+
+SIGINT or SIGTERM ends it in order, a second signal at once. Every name keeps
+its VIP over restarts.
+
+Exit codes: 0 ended by a signal, or printed; 1 failed or ended by a second
+signal; 2 bad input";
+
+const LAST_WORDS: LastWords = LastWords {
+    first: "ending: connections are closed in order; a second signal ends it at once",
+    second: "ended at once: what is stored stays as it is",
+};
+
+/// Runs a control plane alone, on services from YAML files: VIPs, xDS for proxies and agents, DNS for other resolvers.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The configuration, a YAML file with Kuma's keys.
+    #[arg(short, long = "config-file", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A YAML file with services, or a folder of them; may be given several times. They are watched.
+    #[arg(short, long = "file", value_name = "FILE", required_unless_present = "print_config")]
+    files: Vec<PathBuf>,
+    /// Print the configuration in force and end.
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Configuration, over file and environment")]
+struct Flags {
+    /// dnsServer.domain: what mesh names end in.
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// dnsServer.port: UDP and TCP; 0 switches the DNS server off.
+    #[arg(long, value_name = "PORT")]
+    dns_server_port: Option<String>,
+    /// dnsServer.address: where the DNS server listens instead of on loopback; 0.0.0.0 for every address.
+    #[arg(long, value_name = "IP")]
+    dns_server_address: Option<String>,
+    /// dpServer.port: xDS, on loopback.
+    #[arg(long, value_name = "PORT")]
+    dp_server_port: Option<String>,
+    /// store.type: `embedded`, `postgres` for several control planes, or `memory`, which forgets.
+    #[arg(long, value_name = "TYPE")]
+    store_type: Option<String>,
+    /// store.path: the folder of the embedded store.
+    #[arg(long, value_name = "DIR")]
+    store_path: Option<String>,
+}
+
+impl Flags {
+    fn given(self) -> Vec<Flag> {
+        let all = [
+            ("dnsServer.domain", "--domain", self.domain),
+            ("dnsServer.port", "--dns-server-port", self.dns_server_port),
+            ("dnsServer.address", "--dns-server-address", self.dns_server_address),
+            ("dpServer.port", "--dp-server-port", self.dp_server_port),
+            ("store.type", "--store-type", self.store_type),
+            ("store.path", "--store-path", self.store_path),
+        ];
+        all.into_iter().filter_map(|(key, flag, value)| Some(Flag { key, flag, value: value? })).collect()
+    }
+}
+
+pub(super) fn run(args: Args, paths: &Paths) -> Outcome {
+    let Args { config: file, files, print_config, flags } = args;
+    let data = paths.instance.data(&paths.data_dir);
+    let sources = Sources { file, environment: environment()?, flags: flags.given(), data };
+    let configuration = configuration::load(&sources).or_exit(Code::BadInput)?;
+    if print_config {
+        table::print(&configuration.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let summary = cp::check(&files, Some(&configuration.settings)).or_exit(Code::BadInput)?;
+    info!(
+        services = summary.services,
+        endpoints = summary.endpoints,
+        meshes = summary.meshes.len(),
+        "files read"
+    );
+    service::block_on(serve(files, configuration))
+}
+
+/// Kuma's names in the environment.
+fn environment() -> Result<Vec<(String, String)>, Failure> {
+    let ours = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let ours = ours.filter(|(name, _)| name.starts_with("KUMA_"));
+    let text = |(name, value): (String, std::ffi::OsString)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(Failure::new(Code::BadInput, anyhow!("{name}: the value is no UTF-8"))),
+    };
+    ours.map(text).collect()
+}
+
+async fn serve(files: Vec<PathBuf>, configuration: Configuration) -> Result<End, Failure> {
+    let Configuration { settings, store, dp_server_port } = configuration;
+    let stored = match &store {
+        StoreConfig::Memory => "memory".to_owned(),
+        StoreConfig::Embedded(path) => path.display().to_string(),
+        StoreConfig::Postgres(settings) => settings.to_string(),
+    };
+    let xds = SocketAddr::from((Ipv4Addr::LOCALHOST, dp_server_port.get()));
+    let config = cp::Config { files, settings: Some(settings), store, xds, outbounds: None };
+    let mut service = Service::new().context("cannot start")?;
+    let plane = ControlPlane::open(config, &Ready::default()).await.map_err(service::refused)?;
+    let published = plane.status().borrow().published;
+    info!(services = published, xds = %plane.xds_addr(), store = stored, "ready");
+    let drain = service.tasks.drain();
+    service.tasks.spawn("control plane", plane.run(drain));
+    service.run(LAST_WORDS).await
+}

@@ -1,0 +1,271 @@
+//! The control plane's DNS server: the whole mesh domain with the names of every mesh, over UDP and TCP, for a cluster's
+//! own DNS to forward to. Authoritative only: what lies outside the domain is refused.
+//! Keeps: off unless it is given a port, on loopback unless it is told an address; an answer never waits for the store or
+//! a snapshot. Called by cp.
+
+mod listen;
+
+pub use self::listen::{DEFAULT_PORT, Listen};
+pub(super) use self::listen::{FIELDS, read};
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+
+use socket2::SockRef;
+use tokio::sync::{oneshot, watch};
+use tracing::{debug, info, warn};
+
+use super::resources::Resources;
+use super::snapshot::{MeshSnapshot, Snapshot};
+use crate::dns::server::{Server, ServerError, Shared, Sockets};
+use crate::dns::zone::Zone;
+use crate::model::name::Hostname;
+use crate::model::resource::DEFAULT_MESH;
+use crate::model::view::Addresses;
+use crate::rt::Drain;
+
+/// Room for a burst of queries; the kernel gives what net.core.rmem_max allows.
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Why nobody is answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "{transport} {at} is in use, so dnsServer.port {port} cannot be taken: `ss -Hlnp sport = :{port}` says by whom, or \
+         choose another dnsServer.port (0: no DNS server)", port = at.port()
+    )]
+    InUse { transport: &'static str, at: SocketAddr },
+    #[error("dnsServer.address {} is no address of this machine", .at.ip())]
+    NotOurs { at: SocketAddr },
+    #[error("cannot listen on {transport} {at} (dnsServer.port)")]
+    Listen { transport: &'static str, at: SocketAddr, source: io::Error },
+    #[error("cannot start the thread of the DNS server")]
+    Thread(#[source] io::Error),
+    #[error("the thread of the DNS server panicked")]
+    Panicked,
+    #[error("building the table of names panicked")]
+    Build(#[source] tokio::task::JoinError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// A server that has taken its ports and answers nobody yet.
+pub(super) struct DnsServer {
+    listen: Listen,
+    sockets: Sockets,
+}
+
+impl DnsServer {
+    /// Takes the ports; nothing if the server is off.
+    pub(super) fn bind(listen: &Listen) -> Result<Option<Self>, Error> {
+        let mut sockets = Sockets::default();
+        for at in listen.addresses() {
+            match bind_at(at, &mut sockets) {
+                // Without IPv6 there is no [::1], and nobody asks for it.
+                Err(Error::NotOurs { .. }) if listen.address.is_none() && at.is_ipv6() => {
+                    debug!(%at, "no IPv6 here, the DNS server listens on IPv4 alone");
+                }
+                other => other?,
+            }
+        }
+        let listen = listen.clone();
+        Ok((!sockets.udp.is_empty()).then_some(Self { listen, sockets }))
+    }
+
+    /// Answers with what `snapshots` holds until the drain is asked for. Settings that change while it runs are for the
+    /// next start.
+    pub(super) async fn run(
+        self,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        resources: watch::Receiver<Arc<Resources>>,
+        drain: Drain,
+    ) -> Result<(), Error> {
+        let own = self.own_addresses();
+        let first = snapshots.borrow_and_update().clone();
+        let first = build(first, own).await?;
+        let shared = Arc::new(Shared::new(first));
+        let at = self.listen.addresses();
+        info!(?at, "answering mesh names over UDP and TCP");
+        let server = Server { sockets: self.sockets, shared: shared.clone(), resolv_conf: None };
+        tokio::select! {
+            ended = on_a_thread(server, drain) => ended,
+            Err(error) = follow(snapshots, own, &shared) => Err(error),
+            never = watch_settings(resources, self.listen) => match never {},
+        }
+    }
+
+    /// What the server's own name resolves to: where it listens, if that is an address.
+    fn own_addresses(&self) -> Addresses {
+        let mut own = Addresses::default();
+        for ip in self.listen.addresses().iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()) {
+            match ip {
+                IpAddr::V4(v4) => own.v4 = Some(v4),
+                IpAddr::V6(v6) => own.v6 = Some(v6),
+            }
+        }
+        own
+    }
+}
+
+fn bind_at(at: SocketAddr, sockets: &mut Sockets) -> Result<(), Error> {
+    let udp = UdpSocket::bind(at).map_err(|source| refused("UDP", at, source))?;
+    if let Err(error) = SockRef::from(&udp).set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
+        debug!(%error, "the receive buffer stays as it is");
+    }
+    let tcp = TcpListener::bind(at).map_err(|source| refused("TCP", at, source))?;
+    sockets.udp.push(udp);
+    sockets.tcp.push(tcp);
+    Ok(())
+}
+
+fn refused(transport: &'static str, at: SocketAddr, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => Error::InUse { transport, at },
+        io::ErrorKind::AddrNotAvailable => Error::NotOurs { at },
+        // EAFNOSUPPORT: a kernel that was booted without IPv6.
+        _ if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => Error::NotOurs { at },
+        _ => Error::Listen { transport, at, source },
+    }
+}
+
+/// The server needs a thread of its own.
+async fn on_a_thread(server: Server, drain: Drain) -> Result<(), Error> {
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("dns-server".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let outcome =
+                runtime.map_err(Error::Thread).and_then(|runtime| Ok(runtime.block_on(server.run(drain))?));
+            // Nobody listens only if the control plane itself is gone.
+            let _nobody = ended.send(outcome);
+        })
+        .map_err(Error::Thread)?;
+    end.await.unwrap_or(Err(Error::Panicked))
+}
+
+/// Swaps the zone with every snapshot that names something else; returns when there are no more snapshots.
+async fn follow(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    own: Addresses,
+    shared: &Shared,
+) -> Result<(), Error> {
+    while snapshots.changed().await.is_ok() {
+        let snapshot = snapshots.borrow_and_update().clone();
+        shared.zone.store(Arc::new(build(snapshot, own).await?));
+        debug!("the names of the newest snapshot are answered");
+    }
+    Ok(())
+}
+
+/// Says once for each change that it is for the next start.
+async fn watch_settings(mut resources: watch::Receiver<Arc<Resources>>, mut known: Listen) -> Infallible {
+    while resources.changed().await.is_ok() {
+        let now = resources.borrow_and_update().settings.dns_server.clone();
+        if now != known {
+            warn!("dnsServer.port or dnsServer.address has changed: restart the control plane for it");
+            known = now;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Tables of 100,000 names take their time: they are built where that holds nobody up.
+async fn build(snapshot: Arc<Snapshot>, own: Addresses) -> Result<Zone, Error> {
+    tokio::task::spawn_blocking(move || zone(&snapshot, own)).await.map_err(Error::Build)
+}
+
+/// Every mesh's names. A name that several meshes have is the default mesh's, then the first mesh's by name.
+fn zone(snapshot: &Snapshot, own: Addresses) -> Zone {
+    let default = snapshot.meshes.get_key_value(DEFAULT_MESH);
+    let others = snapshot.meshes.iter().filter(|(mesh, _)| *mesh != DEFAULT_MESH);
+    let mut names: BTreeMap<Hostname, Addresses> = BTreeMap::new();
+    let mut any: Option<&MeshSnapshot> = None;
+    for (_, mesh) in default.into_iter().chain(others) {
+        any = any.or(Some(mesh));
+        for service in mesh.services.values() {
+            for hostname in &service.hostnames {
+                names.entry(hostname.clone()).or_insert(service.vips);
+            }
+        }
+    }
+    let any = any.expect("the publisher keeps the default mesh in every snapshot");
+    Zone::authoritative(&any.domain, any.ttl_secs, &names, own)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::cp::snapshot::{Outbounds, Protocol, PublishedService};
+    use crate::dns::answer::ROOM_BYTES;
+    use crate::dns::zone::Outcome;
+    use crate::model::view::Port;
+
+    fn mesh(services: &[(&str, [u8; 4])]) -> MeshSnapshot {
+        let service = |name: &str, vip: [u8; 4]| PublishedService {
+            protocol: Protocol::Tcp,
+            hostnames: BTreeSet::from([Hostname::parse(&format!("{name}.mesh")).unwrap()]),
+            vips: Addresses { v4: Some(vip.into()), v6: None },
+            ports: BTreeSet::from([Port::new(80)]),
+            endpoints: BTreeSet::new(),
+        };
+        MeshSnapshot {
+            domain: Hostname::parse("mesh").unwrap(),
+            ttl_secs: 60,
+            ranges: Vec::new(),
+            outbounds: Outbounds::default(),
+            services: services.iter().map(|(name, vip)| ((*name).into(), service(name, *vip))).collect(),
+        }
+    }
+
+    /// The address at the end of the answer to `name.mesh A`, if there is one.
+    fn resolve(zone: &Zone, name: &str) -> Option<Ipv4Addr> {
+        let mut query = b"\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
+        for label in [name, "mesh"] {
+            query.push(u8::try_from(label.len()).unwrap());
+            query.extend_from_slice(label.as_bytes());
+        }
+        query.extend_from_slice(b"\x00\x00\x01\x00\x01");
+        let bytes = query.len();
+        query.resize(bytes + ROOM_BYTES, 0);
+        let Outcome::Answered(answered) = zone.answer(&mut query, bytes) else {
+            panic!("an authority answers")
+        };
+        let octets: [u8; 4] = query[answered.bytes - 4..answered.bytes].try_into().unwrap();
+        (query[7] == 1).then(|| octets.into())
+    }
+
+    #[test]
+    fn every_meshs_names_are_there_and_the_default_meshs_win() {
+        let meshes = BTreeMap::from([
+            ("a".to_owned(), mesh(&[("redis", [240, 0, 0, 1]), ("only-a", [240, 0, 0, 2])])),
+            ("b".to_owned(), mesh(&[("only-a", [240, 0, 0, 9]), ("only-b", [240, 0, 0, 3])])),
+            (DEFAULT_MESH.to_owned(), mesh(&[("redis", [240, 0, 0, 4])])),
+        ]);
+        let zone = zone(&Snapshot { meshes }, Addresses::default());
+        for (name, want) in [("redis", Some(4)), ("only-a", Some(2)), ("only-b", Some(3)), ("none", None)] {
+            assert_eq!(resolve(&zone, name), want.map(|last| Ipv4Addr::new(240, 0, 0, last)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_that_names_the_setting_and_no_port_is_no_server() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listen = Listen { port: Some(Port::new(taken.local_addr().unwrap().port())), address: None };
+        let error = DnsServer::bind(&listen).err().unwrap().to_string();
+        assert!(
+            error.contains("dnsServer.port") && error.contains("is in use") && error.contains("ss -Hlnp"),
+            "{error}"
+        );
+        assert!(DnsServer::bind(&Listen::default()).unwrap().is_none());
+        let elsewhere = Listen { address: Some("192.0.2.1".parse().unwrap()), ..listen };
+        let error = DnsServer::bind(&elsewhere).err().unwrap().to_string();
+        assert!(error.contains("dnsServer.address 192.0.2.1"), "{error}");
+    }
+}
