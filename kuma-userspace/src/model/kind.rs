@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use crate::model::key::{ResourceKey, ResourceKind};
 use crate::model::resource::{Endpoint, Protocol};
 use crate::model::view::Port;
 

@@ -2,6 +2,7 @@
 
 pub mod datapath;
 pub mod instance;
+pub mod key;
 pub mod kind;
 pub mod name;
 pub mod outbounds;
