@@ -1,5 +1,5 @@
 //! Reads a query as far as an answer needs it: the header, the one question, the OPT record. Pure, no allocation.
-//! Keeps: nothing outside the message is read, whatever its octets say. Called by zone, server and upstream.
+//! Keeps: nothing outside the message is read, whatever its octets say. Called by zone, server, upstream and lookup.
 
 /// The fixed header (RFC 1035 section 4.1.1).
 pub const HEADER_BYTES: usize = 12;
@@ -152,7 +152,7 @@ fn plain_name_end(message: &[u8]) -> Option<usize> {
 }
 
 /// The end of a name that may be compressed; pointers are not followed.
-fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+pub(super) fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     let start = at;
     loop {
         let length = usize::from(*message.get(at)?);
@@ -170,7 +170,8 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
+/// The number that stands there, if the message goes as far.
+pub(super) fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*octets.get(at)?, *octets.get(at + 1)?]))
 }
 

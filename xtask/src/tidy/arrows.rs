@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["model", "wire", "rt", "dns"]),
     ("cp", &["model", "wire", "rt", "dns"]),
     // exec enters the agent's namespace and cgroup; status and cleanup also work when no agent is left.
-    ("cli", &["agent", "cp", "rt", "model", "wire", "kernel"]),
+    ("cli", &["agent", "cp", "rt", "model", "wire", "dns", "kernel"]),
 ];
 
 /// Single files that may import one room more.
