@@ -1,7 +1,7 @@
 //! The xDS side of a world, in a network namespace of its own: the server on snapshots made by hand, real Envoys and
 //! agents' feeds. Keeps: ports clash with nobody's; everything ends with the namespace's thread, also on panic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use kuma_dns::agent::feed::{Feed, FeedConfig, Update};
 use kuma_dns::agent::proxy::{self, Confine, Proxy, ProxyConfig, ProxyMode, ProxyStatus};
-use kuma_dns::cp::snapshot::{MeshSnapshot, Outbounds, Protocol, PublishedService, Snapshot};
+use kuma_dns::cp::snapshot::{
+    Entry, Listener, MeshHeader, MeshSnapshot, Outbounds, Protocol, Published, Snapshot,
+};
 use kuma_dns::cp::xds::{Server, Status, StatusReader};
 use kuma_dns::model::name::Hostname;
 use kuma_dns::model::view::{Addresses, MeshView, Port};
@@ -75,7 +77,7 @@ where
 }
 
 /// Mesh `default` with these services, and the TTL that removed VIPs rest twice.
-pub fn mesh(ttl_secs: u32, services: impl IntoIterator<Item = (String, PublishedService)>) -> Arc<Snapshot> {
+pub fn mesh(ttl_secs: u32, services: impl IntoIterator<Item = (Arc<str>, Published)>) -> Arc<Snapshot> {
     shaped(Outbounds::Auto, ttl_secs, services)
 }
 
@@ -83,32 +85,32 @@ pub fn mesh(ttl_secs: u32, services: impl IntoIterator<Item = (String, Published
 pub fn shaped(
     outbounds: Outbounds,
     ttl_secs: u32,
-    services: impl IntoIterator<Item = (String, PublishedService)>,
+    services: impl IntoIterator<Item = (Arc<str>, Published)>,
 ) -> Arc<Snapshot> {
-    let mesh = MeshSnapshot {
+    let header = MeshHeader {
         domain: Hostname::parse("mesh").expect("valid"),
         ttl_secs,
         ranges: vec!["240.0.0.0/4".parse().expect("valid"), "fd00:fd00::/64".parse().expect("valid")],
         outbounds,
-        services: services.into_iter().collect(),
     };
+    let mesh = MeshSnapshot { header: Arc::new(header), vips: services.into_iter().collect() };
     Arc::new(Snapshot { meshes: BTreeMap::from([(MESH.into(), mesh)]) })
 }
 
 /// Service number `n`: VIPs 240.0.x.y and fd00:fd00::n, port 80.
-pub fn service(n: u16, protocol: Protocol, endpoints: &[SocketAddr]) -> (String, PublishedService) {
+pub fn service(n: u16, protocol: Protocol, endpoints: &[SocketAddr]) -> (Arc<str>, Published) {
     let [high, low] = n.to_be_bytes();
     let v6 = std::net::Ipv6Addr::new(0xfd00, 0xfd00, 0, 0, 0, 0, 0, n);
-    let vips = Addresses { v4: Some(Ipv4Addr::new(240, 0, high, low)), v6: Some(v6) };
-    let name = format!("service-{n}");
-    let service = PublishedService {
+    let addresses = Addresses { v4: Some(Ipv4Addr::new(240, 0, high, low)), v6: Some(v6) };
+    let name: Arc<str> = format!("service-{n}").into();
+    let hostnames = [Hostname::parse(&format!("{name}.mesh")).expect("valid")].into();
+    let listener = Listener {
+        cluster: name.clone(),
+        ports: [Port::new(80)].into(),
         protocol,
-        hostnames: BTreeSet::from([Hostname::parse(&format!("{name}.mesh")).expect("valid")]),
-        vips,
-        ports: BTreeSet::from([Port::new(80)]),
         endpoints: endpoints.iter().copied().map(Into::into).collect(),
     };
-    (name, service)
+    (name, Published::new(addresses, Arc::new(Entry { hostnames, listeners: [listener].into() })))
 }
 
 /// The two listeners of service `n`.

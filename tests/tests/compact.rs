@@ -11,7 +11,7 @@ use harness::xds::{
     Admin, Agent, ControlPlane, Envoy, anywhere, eventually, in_own_netns, listeners, service, shaped,
 };
 use kuma_dns::agent::proxy::DEFAULT_ADMIN_PORT;
-use kuma_dns::cp::snapshot::{Outbounds, Protocol, PublishedService, Snapshot};
+use kuma_dns::cp::snapshot::{Outbounds, Protocol, Published, Snapshot};
 
 const ENDPOINT: &[SocketAddr] = &[SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7001)];
 /// The listeners with a socket.
@@ -21,13 +21,14 @@ const BORDER: u16 = 500;
 const BUSY_CLIENTS: u16 = 4;
 
 fn services(outbounds: Outbounds, upto: u16) -> Arc<Snapshot> {
-    let one = |n| -> (String, PublishedService) { service(n, Protocol::Tcp, &[backend(n)]) };
+    let one = |n| -> (Arc<str>, Published) { service(n, Protocol::Tcp, &[backend(n)]) };
     shaped(outbounds, 1, (1..=upto).map(one))
 }
 
 fn vips(n: u16) -> [SocketAddr; 2] {
     let (_, service) = service(n, Protocol::Tcp, &[]);
-    let (v4, v6) = (service.vips.v4.expect("both families"), service.vips.v6.expect("both families"));
+    let (v4, v6) =
+        (service.addresses.v4.expect("both families"), service.addresses.v6.expect("both families"));
     [SocketAddr::from((v4, 80)), SocketAddr::from((v6, 80))]
 }
 

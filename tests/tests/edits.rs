@@ -71,12 +71,12 @@ impl Plane {
 
     fn vip(&self, service: &str) -> String {
         let snapshot = self.snapshots.borrow();
-        snapshot.meshes["default"].services[service].vips.v4.unwrap().to_string()
+        snapshot.meshes["default"].vips[service].addresses.v4.unwrap().to_string()
     }
 }
 
 fn names(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.meshes["default"].services.keys().map(String::as_str).collect()
+    snapshot.meshes["default"].vips.keys().map(|name| &**name).collect()
 }
 
 fn mesh(services: &[&str]) -> String {

@@ -2,6 +2,7 @@
 //! sent again.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -9,7 +10,7 @@ use harness::xds::{
     Agent, ControlPlane, Envoy, anywhere, eventually, in_own_netns, listeners, mesh, service,
 };
 use kuma_dns::cp::snapshot::Protocol;
-use kuma_dns::model::view::Port;
+use kuma_dns::model::view::{Addresses, Port};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -115,9 +116,8 @@ fn a_listener_that_envoy_refuses_is_named_and_the_others_work() {
     in_own_netns(|| async {
         let (name, mut clash) = service(9, Protocol::Tcp, ENDPOINT);
         // The address of the original-destination listener: Envoy refuses a second listener there.
-        clash.vips.v4 = Some(Ipv4Addr::UNSPECIFIED);
-        clash.vips.v6 = None;
-        clash.ports = [Port::new(15001)].into();
+        clash.addresses = Addresses { v4: Some(Ipv4Addr::UNSPECIFIED), v6: None };
+        Arc::make_mut(&mut clash.entry).listeners[0].ports = [Port::new(15001)].into();
         let snapshot = mesh(
             1,
             [service(1, Protocol::Http, ENDPOINT), (name, clash), service(2, Protocol::Tcp, ENDPOINT)],
@@ -138,12 +138,10 @@ fn a_listener_that_envoy_refuses_is_named_and_the_others_work() {
 #[test]
 fn a_cluster_without_a_name_is_found_one_by_one_and_the_others_work() {
     in_own_netns(|| async {
-        let (_, nameless) = service(9, Protocol::Tcp, ENDPOINT);
-        let services = [
-            service(1, Protocol::Http, ENDPOINT),
-            (String::new(), nameless),
-            service(2, Protocol::Tcp, ENDPOINT),
-        ];
+        let (name, mut nameless) = service(9, Protocol::Tcp, ENDPOINT);
+        Arc::make_mut(&mut nameless.entry).listeners[0].cluster = "".into();
+        let services =
+            [service(1, Protocol::Http, ENDPOINT), (name, nameless), service(2, Protocol::Tcp, ENDPOINT)];
         let control_plane = ControlPlane::start(0, mesh(1, services)).await?;
         let agent = Agent::start(control_plane.addr, "agent");
         let envoy = Envoy::start(control_plane.addr, "proxy", 15001, 9901, anywhere())?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use harness::live::{Live, ask, backend, resolves, wait_for_name};
 use harness::xds::{in_own_netns, mesh, service};
-use kuma_dns::cp::snapshot::{Protocol, PublishedService, Snapshot};
+use kuma_dns::cp::snapshot::{Protocol, Published, Snapshot};
 use std::sync::Arc;
 
 /// Services that are there from the start, and are kept busy.
@@ -17,13 +17,14 @@ const ROUNDS: u16 = 60;
 const ADDED_A_ROUND: u16 = 5;
 
 fn services(upto: u16) -> Arc<Snapshot> {
-    let one = |n| -> (String, PublishedService) { service(n, Protocol::Tcp, &[backend(n)]) };
+    let one = |n| -> (Arc<str>, Published) { service(n, Protocol::Tcp, &[backend(n)]) };
     mesh(1, (1..=upto).map(one))
 }
 
 fn vips(n: u16) -> [SocketAddr; 2] {
     let (_, service) = service(n, Protocol::Tcp, &[]);
-    let (v4, v6) = (service.vips.v4.expect("both families"), service.vips.v6.expect("both families"));
+    let (v4, v6) =
+        (service.addresses.v4.expect("both families"), service.addresses.v6.expect("both families"));
     [SocketAddr::from((v4, 80)), SocketAddr::from((v6, 80))]
 }
 

@@ -7,10 +7,11 @@ mod task;
 
 pub(super) use self::task::Publish;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use imbl::OrdMap;
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use tracing::{debug, warn};
@@ -20,10 +21,10 @@ use super::clock::Clock;
 use super::plan::{self, Plan};
 use super::resources::Resources;
 use super::settings::{AllPools, Settings, Source};
-use super::snapshot::{MeshSnapshot, Outbounds, PublishedService, Snapshot};
+use super::snapshot::{MeshHeader, MeshSnapshot, Outbounds, Published as Vip, Snapshot};
 use super::status::{self, StatusCell};
 use super::store::{Loaded, Quarantined, Role, Store, StoreError};
-use crate::model::resource::{DEFAULT_MESH, ServiceKey};
+use crate::model::resource::ServiceKey;
 use crate::model::view::Addresses;
 
 /// Decides and stores.
@@ -37,8 +38,8 @@ pub(super) struct Publisher {
     /// Said on the command line, it wins over the files.
     outbounds: Option<Outbounds>,
     quarantined: Vec<Quarantined>,
-    /// Meshes that somebody may have a view of: they stay, if only empty, so that removals reach him.
-    meshes: BTreeSet<Arc<str>>,
+    /// The last one. Meshes stay in it, if only empty: somebody may have a view of them, and hears of removals.
+    snapshot: Snapshot,
     /// The allocator is ahead of the store, which refused its last step, or behind it, which another replica wrote.
     stale: bool,
 }
@@ -59,7 +60,6 @@ impl Publisher {
         let role = loaded.role.clone();
         let (pools, rest_secs) = (settings.all_pools(), settings.rest_secs);
         let (allocator, quarantined) = take_up(loaded, pools, rest_secs, clock.now_secs());
-        let meshes = BTreeSet::from([DEFAULT_MESH.into()]);
         let outbounds = None;
         Ok(Self {
             store,
@@ -70,7 +70,7 @@ impl Publisher {
             rest_secs,
             outbounds,
             quarantined,
-            meshes,
+            snapshot: Snapshot::default(),
             stale: false,
         })
     }
@@ -141,39 +141,43 @@ impl Publisher {
         Ok(())
     }
 
-    /// Entries without an address are left out: there is nothing to say about them yet.
+    /// The last snapshot with what has changed since. Entries without an address are left out: there is nothing to say
+    /// about them yet.
     fn snapshot(&mut self, settings: &Settings, plan: &Plan) -> Snapshot {
-        self.meshes.extend(plan.meshes.iter().cloned());
-        let ranges = self.ranges();
-        let mesh = |mesh: &Arc<str>| {
-            let mesh_snapshot = MeshSnapshot {
-                domain: settings.domain.clone(),
-                ttl_secs: settings.ttl_secs,
-                ranges: ranges.clone(),
-                outbounds: self.outbounds.unwrap_or(settings.outbounds),
-                services: BTreeMap::new(),
-            };
-            (mesh.to_string(), mesh_snapshot)
-        };
-        let mut snapshot = Snapshot { meshes: self.meshes.iter().map(mesh).collect() };
+        let header = Arc::new(MeshHeader {
+            domain: settings.domain.clone(),
+            ttl_secs: settings.ttl_secs,
+            ranges: self.ranges(),
+            outbounds: self.outbounds.unwrap_or(settings.outbounds),
+        });
+        for mesh in &plan.meshes {
+            let empty = || MeshSnapshot { header: header.clone(), vips: OrdMap::new() };
+            self.snapshot.meshes.entry(mesh.clone()).or_insert_with(empty);
+        }
+        let mut wanted: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Vip>> = BTreeMap::new();
         for (key, entry) in &plan.entries {
-            let vips = self.allocator.addresses(key);
-            let Some(mesh) = snapshot.meshes.get_mut(&*key.mesh).filter(|_| vips != Addresses::default())
-            else {
-                continue;
-            };
-            for (cluster, listener) in &entry.listeners {
-                let published = PublishedService {
-                    protocol: listener.backend.protocol,
-                    hostnames: entry.names.clone(),
-                    vips,
-                    ports: listener.ports.clone(),
-                    endpoints: listener.backend.endpoints.clone(),
-                };
-                mesh.services.insert(cluster.clone(), published);
+            let addresses = self.allocator.addresses(key);
+            if addresses != Addresses::default() {
+                let vip = Vip::new(addresses, Arc::new(entry.into()));
+                wanted.entry(key.mesh.clone()).or_default().insert(key.local().into(), vip);
             }
         }
-        snapshot
+        for (name, mesh) in &mut self.snapshot.meshes {
+            if mesh.header != header {
+                mesh.header = header.clone();
+            }
+            let wanted = wanted.remove(name).unwrap_or_default();
+            let gone = mesh.vips.keys().filter(|key| !wanted.contains_key(*key));
+            for key in gone.cloned().collect::<Vec<_>>() {
+                mesh.vips.remove(&key);
+            }
+            for (key, vip) in wanted {
+                if mesh.vips.get(&key) != Some(&vip) {
+                    mesh.vips.insert(key, vip);
+                }
+            }
+        }
+        self.snapshot.clone()
     }
 
     /// The networks that VIPs come from: those of services always, the others when they have given an address that is

@@ -35,9 +35,9 @@ async fn main() -> Result<()> {
     let speak = async {
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
-            let services = snapshot.meshes.get("default").into_iter().flat_map(|mesh| &mesh.services);
+            let services = snapshot.meshes.get("default").into_iter().flat_map(|mesh| &mesh.vips);
             let vips: serde_json::Map<String, serde_json::Value> =
-                services.map(|(name, service)| (name.clone(), json!(service.vips.v4))).collect();
+                services.map(|(name, service)| (name.to_string(), json!(service.addresses.v4))).collect();
             let replica = status.borrow_and_update().replica.clone();
             let at_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
             let line = json!({"at_secs": at_secs, "replica": replica, "vips": vips});

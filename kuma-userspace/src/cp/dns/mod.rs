@@ -181,47 +181,45 @@ async fn build(snapshot: Arc<Snapshot>, own: Addresses) -> Result<Zone, Error> {
 /// Every mesh's names. A name that several meshes have is the default mesh's, then the first mesh's by name.
 fn zone(snapshot: &Snapshot, own: Addresses) -> Zone {
     let default = snapshot.meshes.get_key_value(DEFAULT_MESH);
-    let others = snapshot.meshes.iter().filter(|(mesh, _)| *mesh != DEFAULT_MESH);
+    let others = snapshot.meshes.iter().filter(|(mesh, _)| ***mesh != *DEFAULT_MESH);
     let mut names: BTreeMap<Hostname, Addresses> = BTreeMap::new();
     let mut any: Option<&MeshSnapshot> = None;
     for (_, mesh) in default.into_iter().chain(others) {
         any = any.or(Some(mesh));
-        for service in mesh.services.values() {
-            for hostname in &service.hostnames {
-                names.entry(hostname.clone()).or_insert(service.vips);
+        for vip in mesh.vips.values() {
+            for hostname in &vip.entry.hostnames {
+                names.entry(hostname.clone()).or_insert(vip.addresses);
             }
         }
     }
     let any = any.expect("the publisher keeps the default mesh in every snapshot");
-    Zone::authoritative(&any.domain, any.ttl_secs, &names, own)
+    Zone::authoritative(&any.header.domain, any.header.ttl_secs, &names, own)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::cp::snapshot::{Outbounds, Protocol, PublishedService};
+    use crate::cp::snapshot::{Entry, MeshHeader, Outbounds, Published};
     use crate::dns::answer::ROOM_BYTES;
     use crate::dns::zone::Outcome;
     use crate::model::view::Port;
 
     fn mesh(services: &[(&str, [u8; 4])]) -> MeshSnapshot {
-        let service = |name: &str, vip: [u8; 4]| PublishedService {
-            protocol: Protocol::Tcp,
-            hostnames: BTreeSet::from([Hostname::parse(&format!("{name}.mesh")).unwrap()]),
-            vips: Addresses { v4: Some(vip.into()), v6: None },
-            ports: BTreeSet::from([Port::new(80)]),
-            endpoints: BTreeSet::new(),
+        let vip = |&(name, vip): &(&str, [u8; 4])| {
+            let hostnames = [Hostname::parse(&format!("{name}.mesh")).unwrap()].into();
+            let addresses = Addresses { v4: Some(vip.into()), v6: None };
+            let entry = Entry { hostnames, listeners: [].into() };
+            (Arc::from(name), Published::new(addresses, Arc::new(entry)))
         };
-        MeshSnapshot {
+        let header = MeshHeader {
             domain: Hostname::parse("mesh").unwrap(),
             ttl_secs: 60,
             ranges: Vec::new(),
             outbounds: Outbounds::default(),
-            services: services.iter().map(|(name, vip)| ((*name).into(), service(name, *vip))).collect(),
-        }
+        };
+        MeshSnapshot { header: Arc::new(header), vips: services.iter().map(vip).collect() }
     }
 
     /// The address at the end of the answer to `name.mesh A`, if there is one.
@@ -244,9 +242,9 @@ mod tests {
     #[test]
     fn every_meshs_names_are_there_and_the_default_meshs_win() {
         let meshes = BTreeMap::from([
-            ("a".to_owned(), mesh(&[("redis", [240, 0, 0, 1]), ("only-a", [240, 0, 0, 2])])),
-            ("b".to_owned(), mesh(&[("only-a", [240, 0, 0, 9]), ("only-b", [240, 0, 0, 3])])),
-            (DEFAULT_MESH.to_owned(), mesh(&[("redis", [240, 0, 0, 4])])),
+            ("a".into(), mesh(&[("redis", [240, 0, 0, 1]), ("only-a", [240, 0, 0, 2])])),
+            ("b".into(), mesh(&[("only-a", [240, 0, 0, 9]), ("only-b", [240, 0, 0, 3])])),
+            (DEFAULT_MESH.into(), mesh(&[("redis", [240, 0, 0, 4])])),
         ]);
         let zone = zone(&Snapshot { meshes }, Addresses::default());
         for (name, want) in [("redis", Some(4)), ("only-a", Some(2)), ("only-b", Some(3)), ("none", None)] {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use self::claims::Claims;
 use super::resources::Resources;
+use super::snapshot;
 use crate::model::kind::{
     Available, ExternalService, Inbound, MeshExternalService, MeshMultiZoneService, MeshService,
     MeshServices, VirtualOutbound,
@@ -142,6 +143,18 @@ fn shares(resources: &Resources) -> BTreeMap<&str, Share<'_>> {
         shares.entry(&service.meta.mesh).or_default().mesh_multi_zone_services.push(service);
     }
     shares
+}
+
+impl From<&Entry> for snapshot::Entry {
+    fn from(entry: &Entry) -> Self {
+        let listeners = entry.listeners.iter().map(|(cluster, listener)| snapshot::Listener {
+            cluster: cluster.as_str().into(),
+            ports: listener.ports.iter().copied().collect(),
+            protocol: listener.backend.protocol,
+            endpoints: listener.backend.endpoints.iter().cloned().collect(),
+        });
+        Self { hostnames: entry.names.iter().cloned().collect(), listeners: listeners.collect() }
+    }
 }
 
 impl Backend {

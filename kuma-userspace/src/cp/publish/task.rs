@@ -117,7 +117,7 @@ async fn step(mut publisher: Publisher, resources: Arc<Resources>) -> Result<Ste
 }
 
 fn announce(snapshots: &watch::Sender<Arc<Snapshot>>, snapshot: Snapshot) {
-    let services: usize = snapshot.meshes.values().map(|mesh| mesh.services.len()).sum();
+    let services: usize = snapshot.meshes.values().map(|mesh| mesh.vips.len()).sum();
     let changed = snapshots.send_if_modified(|current| {
         let changed = **current != snapshot;
         if changed {

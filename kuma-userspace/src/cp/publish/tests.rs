@@ -8,6 +8,7 @@ use super::*;
 use crate::cp::allocator::Changes;
 use crate::cp::store::{Memory, Role};
 use crate::model::resource::Service;
+use crate::model::view::Port;
 use crate::rt::Drain;
 
 /// A store whose next commits fail as often as it is told; both ends see the same records.
@@ -36,7 +37,7 @@ fn resources(names: &[&str]) -> Resources {
 }
 
 fn vip(published: &Published, name: &str) -> String {
-    published.snapshot.meshes["default"].services[name].vips.v4.unwrap().to_string()
+    published.snapshot.meshes["default"].vips[name].addresses.v4.unwrap().to_string()
 }
 
 #[test]
@@ -69,18 +70,34 @@ fn a_restart_publishes_the_same_vips() {
 fn a_snapshot_holds_names_ports_ranges_and_the_default_mesh() {
     let mut publisher = Publisher::open(Box::new(Memory::default()), &Settings::default()).unwrap();
     let empty = publisher.publish(&resources(&[])).unwrap();
-    assert_eq!(empty.snapshot.meshes.keys().collect::<Vec<_>>(), ["default"]);
+    assert_eq!(empty.snapshot.meshes.keys().map(|mesh| &**mesh).collect::<Vec<_>>(), ["default"]);
     let mut resources = resources(&["web_1"]);
     resources.services.insert(ServiceKey::new("other", "web_1"), Service::default());
     let snapshot = publisher.publish(&resources).unwrap().snapshot;
     let (mine, other) = (&snapshot.meshes["default"], &snapshot.meshes["other"]);
-    let names: Vec<String> = mine.services["web_1"].hostnames.iter().map(ToString::to_string).collect();
+    let names: Vec<String> = mine.vips["web_1"].entry.hostnames.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["web.1.mesh", "web_1.mesh"]);
-    assert_ne!(mine.services["web_1"].vips, other.services["web_1"].vips, "VIPs are unique over all meshes");
-    assert_eq!(mine.services["web_1"].ports.iter().map(|port| port.get()).collect::<Vec<_>>(), [80]);
-    assert_eq!(mine.ranges, Settings::default().pools.ranges());
+    assert_ne!(
+        mine.vips["web_1"].addresses, other.vips["web_1"].addresses,
+        "VIPs are unique over all meshes"
+    );
+    assert_eq!(*mine.vips["web_1"].entry.listeners[0].ports, [Port::new(80)]);
+    assert_eq!(mine.header.ranges, Settings::default().pools.ranges());
     let gone = publisher.publish(&self::resources(&[])).unwrap().snapshot;
-    assert!(gone.meshes["other"].services.is_empty(), "a mesh stays, so that its removals are heard");
+    assert!(gone.meshes["other"].vips.is_empty(), "a mesh stays, so that its removals are heard");
+}
+
+#[test]
+fn a_snapshot_shares_with_the_one_before_whatever_did_not_change() {
+    let mut publisher = Publisher::open(Box::new(Memory::default()), &Settings::default()).unwrap();
+    let before = publisher.publish(&resources(&["a", "b", "c"])).unwrap().snapshot;
+    let after = publisher.publish(&resources(&["a", "c", "d"])).unwrap().snapshot;
+    let (before, after) = (&before.meshes["default"], &after.meshes["default"]);
+    assert!(Arc::ptr_eq(&before.header, &after.header));
+    for kept in ["a", "c"] {
+        assert!(Arc::ptr_eq(&before.vips[kept].entry, &after.vips[kept].entry), "{kept}");
+    }
+    assert_eq!(before.vips.diff(&after.vips).count(), 2);
 }
 
 #[tokio::test]
@@ -97,7 +114,7 @@ async fn a_store_that_failed_is_tried_again_without_another_edit() {
         edits.send(Arc::new(resources(&["a", "b"]))).unwrap();
         let failed = reported.wait_for(|status| status.store_error.is_some()).await.unwrap().clone();
         assert_eq!(failed.store_error.unwrap(), "cannot write store /nowhere: I/O error: no storage space");
-        snapshots.wait_for(|snapshot| snapshot.meshes["default"].services.len() == 2).await.unwrap();
+        snapshots.wait_for(|snapshot| snapshot.meshes["default"].vips.len() == 2).await.unwrap();
         reported.wait_for(|status| status.store_error.is_none() && status.published == 2).await.unwrap();
         trigger.request();
     };
@@ -140,7 +157,7 @@ fn a_follower_publishes_what_the_leader_stored_and_an_old_leader_follows_at_once
     let open = |store: &Shared| Publisher::open(Box::new(store.clone()), &Settings::default()).unwrap();
     let (mut first, mut second) = (open(&leading), open(&following));
     let alone = second.publish(&resources(&["a", "b"])).unwrap();
-    assert!(alone.snapshot.meshes["default"].services.is_empty(), "a follower hands out nothing");
+    assert!(alone.snapshot.meshes["default"].vips.is_empty(), "a follower hands out nothing");
     let stored = first.publish(&resources(&["a", "b"])).unwrap();
     second.read_again();
     assert_eq!(second.publish(&resources(&["a", "b"])).unwrap().snapshot, stored.snapshot);
@@ -149,7 +166,7 @@ fn a_follower_publishes_what_the_leader_stored_and_an_old_leader_follows_at_once
     second.read_again();
     let stored = second.publish(&resources(&["a", "b", "c"])).unwrap();
     let refused = first.publish(&resources(&["a", "b", "d"])).unwrap();
-    let names: Vec<&String> = refused.snapshot.meshes["default"].services.keys().collect();
+    let names: Vec<&str> = refused.snapshot.meshes["default"].vips.keys().map(|name| &**name).collect();
     assert_eq!(names, ["a", "b"], "what the new leader has not stored is not published");
     assert_eq!(first.publish(&resources(&["a", "b", "c"])).unwrap().snapshot, stored.snapshot);
 }

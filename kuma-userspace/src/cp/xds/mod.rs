@@ -7,6 +7,7 @@
 
 mod board;
 mod clients;
+mod flat;
 mod nack;
 mod order;
 mod per_type;

@@ -22,14 +22,14 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 pub(super) struct Publisher {
     board: Arc<Board>,
     ready: Ready,
-    desks: BTreeMap<String, Desk>,
+    desks: BTreeMap<Arc<str>, Desk>,
 }
 
 /// One view's work.
 struct Desk {
-    name: String,
+    name: Arc<str>,
     order: Order,
-    wanted: Option<Arc<MeshSnapshot>>,
+    wanted: Option<MeshSnapshot>,
     published: Arc<Published>,
     wake: Option<Instant>,
     /// The shape and the setting that the log said last.
@@ -76,9 +76,9 @@ impl Publisher {
         }
         for desk in self.desks.values_mut() {
             let mesh = snapshot.meshes.get(&desk.name);
-            if mesh != desk.wanted.as_deref() {
-                desk.wanted = mesh.cloned().map(Arc::new);
-                desk.step(&self.board, Event::Wanted(desk.wanted.clone()));
+            if mesh != desk.wanted.as_ref() {
+                desk.wanted = mesh.cloned();
+                desk.step(&self.board, Event::Wanted(mesh.map(|mesh| Arc::new(mesh.into()))));
             }
         }
         self.note_unknown();
@@ -101,7 +101,7 @@ impl Publisher {
     /// Somebody may be connected for a mesh that does not exist (yet).
     fn note_unknown(&self) {
         for view in self.board.views() {
-            if !self.desks.contains_key(&view) {
+            if !self.desks.contains_key(view.as_str()) {
                 let waiting = vec![format!("mesh {view:?} does not exist: nothing is served until it does")];
                 self.board.note(&view, Note { waiting, ..Note::default() });
             }
@@ -157,7 +157,7 @@ impl Desk {
         if self.wanted.is_none() || std::mem::replace(&mut self.told, told) == told {
             return;
         }
-        let (view, shape, setting) = (&self.name, spread.word(), spread.setting.word());
+        let (view, shape, setting) = (&*self.name, spread.word(), spread.setting.word());
         let Spread { listeners, compact, .. } = spread;
         info!(view, shape, setting, listeners, compact, "outbounds of proxies");
         if let Some(loss) = spread.loss() {
@@ -166,7 +166,7 @@ impl Desk {
     }
 
     fn report(&self, step: &Step) {
-        let view = &self.name;
+        let view = &*self.name;
         for action in &step.actions {
             match action {
                 Action::Overdue { client, kind } => {

@@ -4,10 +4,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::cp::snapshot::{MeshSnapshot, Protocol, PublishedService};
+use crate::cp::snapshot::Protocol;
 use crate::model::view::{Addresses, MeshView, Route, ViewError};
 use crate::wire::envoy::{self, Codec};
 
+use super::flat::{MeshSnapshot, PublishedService};
 use super::shape::{Shape, Spread};
 
 /// Where the connections to a VIP and port go.

@@ -1,6 +1,6 @@
 //! The server over real sockets, with clients of the test's own. Envoy itself is in tests/tests/envoy.rs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -14,7 +14,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::cp::snapshot::{MeshSnapshot, Outbounds, Protocol, PublishedService};
+use crate::cp::snapshot::{Entry, Listener, MeshHeader, MeshSnapshot, Outbounds, Protocol, Published};
 use crate::model::name::Hostname;
 use crate::model::view::{Addresses, MeshView, Port};
 use crate::rt::DrainTrigger;
@@ -117,13 +117,13 @@ impl Client {
 /// Mesh `default` without services: its view needs no proxy.
 fn empty_mesh(ttl_secs: u32, ranges: u32) -> Arc<Snapshot> {
     let range = |n: u32| IpNetwork::new(Ipv4Addr::from(0xf000_0000 + n).into(), 32).unwrap();
-    let mesh = MeshSnapshot {
+    let header = MeshHeader {
         domain: Hostname::parse("mesh").unwrap(),
         ttl_secs,
         ranges: (0..ranges).map(range).collect(),
         outbounds: Outbounds::default(),
-        services: BTreeMap::new(),
     };
+    let mesh = MeshSnapshot { header: Arc::new(header), vips: imbl::OrdMap::new() };
     Arc::new(Snapshot { meshes: BTreeMap::from([("default".into(), mesh)]) })
 }
 
@@ -166,16 +166,18 @@ async fn a_mesh_that_does_not_exist_is_waited_for() {
 
 #[tokio::test]
 async fn only_a_mesh_that_somebody_waits_for_holds_readiness_back() {
-    let service = PublishedService {
+    let listener = Listener {
+        cluster: "redis".into(),
+        ports: [Port::new(80)].into(),
         protocol: Protocol::Tcp,
-        hostnames: BTreeSet::from([Hostname::parse("redis.mesh").unwrap()]),
-        vips: Addresses { v4: Some([240, 0, 0, 1].into()), v6: None },
-        ports: BTreeSet::from([Port::new(80)]),
-        endpoints: BTreeSet::new(),
+        endpoints: [].into(),
     };
+    let hostnames = [Hostname::parse("redis.mesh").unwrap()].into();
+    let addresses = Addresses { v4: Some([240, 0, 0, 1].into()), v6: None };
+    let redis = Published::new(addresses, Arc::new(Entry { hostnames, listeners: [listener].into() }));
     let mut snapshot = (*empty_mesh(1, 16)).clone();
     let mut other = snapshot.meshes["default"].clone();
-    other.services.insert("redis".into(), service);
+    other.vips.insert("redis".into(), redis);
     snapshot.meshes.insert("other".into(), other);
     let ready = Ready::default();
     let running = Running::start_with(Arc::new(snapshot), ready.clone()).await;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::{Action, Key, Order, Step};
-use crate::cp::snapshot::{Endpoint, MeshSnapshot};
+use crate::cp::snapshot::Endpoint;
+use crate::cp::xds::flat::MeshSnapshot;
 use crate::cp::xds::targets::Target;
 use crate::wire::resource::ResourceType;
 

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use super::lines::{CLUSTER_LIMIT, PROXY_LIMIT, SETTLE};
 use super::*;
-use crate::cp::snapshot::{Outbounds, Protocol, PublishedService};
+use crate::cp::snapshot::{Outbounds, Protocol};
 use crate::cp::xds::clients::{Progress, Refusal};
+use crate::cp::xds::flat::PublishedService;
 use crate::model::name::Hostname;
 use crate::model::view::{Addresses, Port};
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::lines::{entrance_refused_by, refused_by};
 use super::{AGENT_LIMIT, Action, Key, Line, Order, Step, Strangers};
-use crate::cp::snapshot::MeshSnapshot;
 use crate::cp::xds::clients::Client;
+use crate::cp::xds::flat::MeshSnapshot;
 use crate::cp::xds::targets;
 use crate::wire::node::Role;
 use crate::wire::resource::ResourceType;
