@@ -1,15 +1,14 @@
 //! Mesh names as an immutable table, and the answers it gives. Pure: a query in, octets out.
-//! Keeps: no allocation, no lock and no clock per query. Swapped whole; called by udp and tcp.
+//! Keeps: no allocation, no lock and no clock per query; the zone after a change of few names costs little, however many
+//! there are. Swapped whole; called by udp and tcp.
 //!
 //! For the resolver: a name that is not in the table is not ours, even under the mesh domain: the nameservers of the host
 //! may know it (Kuma's behaviour). A name that is in the table shadows the outside one for every type.
 //! For the control plane's server: the whole domain is ours, its unknown names do not exist, and all else is refused.
 
-use std::collections::BTreeMap;
-
 use super::answer::{self, Answered, Found, ROOM_BYTES, Records, Role};
 use super::question::{self, CLASS_IN, Fault, HEADER_BYTES, MAX_NAME_BYTES, Question, rcode};
-use super::table::{Names, wire_name};
+use super::table::{Change, Changes, Names, wire_name};
 use crate::model::name::Hostname;
 use crate::model::view::{Addresses, MeshView};
 
@@ -17,11 +16,21 @@ use crate::model::view::{Addresses, MeshView};
 const NEGATIVE_TTL_SECS: u32 = 5;
 
 /// Names and their addresses, looked up by the lower-cased name as it stands on the wire.
+#[derive(Clone)]
 pub struct Zone {
     names: Names,
     ttl_secs: u32,
-    /// The domain as it stands on the wire, if everything in it is ours to answer.
-    apex: Option<Box<[u8]>>,
+    apex: Option<Apex>,
+}
+
+/// The domain of which everything is ours to answer.
+#[derive(Clone)]
+struct Apex {
+    domain: Hostname,
+    /// As it stands on the wire.
+    name: Box<[u8]>,
+    /// The server's own name, `ns` under the domain, and what it resolves to unless a service has that name.
+    server: (Option<Hostname>, Addresses),
 }
 
 /// What the zone says to a message.
@@ -36,36 +45,61 @@ pub enum Outcome {
 }
 
 impl Zone {
-    /// The resolver's zone: the table of a view's names.
-    pub fn new(view: &MeshView) -> Self {
-        let names = view.names().iter().map(|(name, &addresses)| (name.as_str(), addresses));
-        Self { names: Names::new(names), ttl_secs: view.ttl_secs, apex: None }
+    /// The resolver's zone of no names yet.
+    pub fn resolver(ttl_secs: u32) -> Self {
+        Self { names: Names::default(), ttl_secs, apex: None }
     }
 
-    /// The authority's zone: everything in `domain`, and nothing else is answered but REFUSED. `names` outside of the
-    /// domain are left out; `server` is what `ns` under the domain resolves to, unless that is a name already.
-    pub fn authoritative(
-        domain: &Hostname,
-        ttl_secs: u32,
-        names: &BTreeMap<Hostname, Addresses>,
-        server: Addresses,
-    ) -> Self {
-        let mut all: BTreeMap<&str, Addresses> = BTreeMap::new();
-        let own = format!("ns.{domain}");
-        if Hostname::parse(&own).is_ok() {
-            all.insert(&own, server);
-        }
-        for (name, &addresses) in names {
-            let Some(labels) = in_domain(name, domain) else { continue };
-            all.insert(name.as_str(), addresses);
-            // A name that only has names below it exists all the same (RFC 8020): who asked for it must not
-            // believe that there is nothing below.
-            for (at, _) in labels.match_indices('.') {
-                all.entry(&name.as_str()[at + 1..]).or_default();
+    /// The resolver's zone: the table of a view's names.
+    pub fn new(view: &MeshView) -> Self {
+        Self::resolver(view.ttl_secs).with(view.names().iter().map(|(name, &addresses)| (name, addresses)))
+    }
+
+    /// The authority's zone of no names yet: everything in `domain`, and nothing else is answered but REFUSED. `server` is
+    /// what `ns` under the domain resolves to, unless that is a name.
+    pub fn authority(domain: &Hostname, ttl_secs: u32, server: Addresses) -> Self {
+        let (name, own) = (wire_name(domain.as_str()).into(), Hostname::parse(&format!("ns.{domain}")).ok());
+        let apex = Apex { domain: domain.clone(), name, server: (own.clone(), server) };
+        let zone = Self { names: Names::default(), ttl_secs, apex: Some(apex) };
+        zone.with(own.iter().map(|name| (name, Addresses::default())))
+    }
+
+    /// This zone with other addresses for these names, each given once; one without addresses is gone. An authority leaves
+    /// names outside of its domain out.
+    pub fn with<'n>(&self, changed: impl IntoIterator<Item = (&'n Hostname, Addresses)>) -> Self {
+        let mut changes = Changes::default();
+        for (name, addresses) in changed {
+            match &self.apex {
+                None => changes.add(name.as_str(), Change::Addresses(addresses)),
+                Some(apex) => self.change_in_domain(apex, name, addresses, &mut changes),
             }
         }
-        let names = Names::new(all.into_iter());
-        Self { names, ttl_secs, apex: Some(wire_name(domain.as_str()).into()) }
+        Self { names: self.names.with(&changes), ..self.clone() }
+    }
+
+    /// This zone with another TTL.
+    pub fn with_ttl(&self, ttl_secs: u32) -> Self {
+        Self { ttl_secs, ..self.clone() }
+    }
+
+    /// A name that only has names below it exists all the same (RFC 8020): who asked for it must not believe that there is
+    /// nothing below. So names are counted at those above them.
+    fn change_in_domain(&self, apex: &Apex, name: &Hostname, mut to: Addresses, changes: &mut Changes) {
+        let Some(labels) = in_domain(name, &apex.domain) else { return };
+        if to == Addresses::default() && apex.server.0.as_ref() == Some(name) {
+            to = apex.server.1;
+        }
+        changes.add(name.as_str(), Change::Addresses(to));
+        let was_there = self
+            .names
+            .find(&wire_name(name.as_str()))
+            .is_some_and(|record| record.addresses != Addresses::default());
+        let more = i32::from(to != Addresses::default()) - i32::from(was_there);
+        if more != 0 {
+            for (at, _) in labels.match_indices('.') {
+                changes.add(&name.as_str()[at + 1..], Change::Below(more));
+            }
+        }
     }
 
     /// How many names it answers.
@@ -75,7 +109,7 @@ impl Zone {
 
     /// Does it answer no name at all?
     pub fn is_empty(&self) -> bool {
-        self.names.len() == 0
+        self.len() == 0
     }
 
     /// Answers the query of `query_bytes` octets that stands at the front of `buffer`, in place.
@@ -127,8 +161,10 @@ impl Zone {
         for (lower, &octet) in name.iter_mut().zip(asked) {
             *lower = octet.to_ascii_lowercase();
         }
-        let addresses = self.names.find(name);
-        let Some(apex) = &self.apex else { return Some((Found::Name(addresses?), HEADER_BYTES)) };
+        let addresses = self.names.find(name).map(|record| record.addresses);
+        let Some(Apex { name: apex, .. }) = &self.apex else {
+            return Some((Found::Name(addresses?), HEADER_BYTES));
+        };
         let above = name.len().checked_sub(apex.len()).filter(|&at| name[at..] == **apex)?;
         let found = match addresses {
             _ if above == 0 => Found::Apex,

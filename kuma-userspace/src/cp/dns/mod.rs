@@ -193,7 +193,8 @@ fn zone(snapshot: &Snapshot, own: Addresses) -> Zone {
         }
     }
     let any = any.expect("the publisher keeps the default mesh in every snapshot");
-    Zone::authoritative(&any.header.domain, any.header.ttl_secs, &names, own)
+    let zone = Zone::authority(&any.header.domain, any.header.ttl_secs, own);
+    zone.with(names.iter().map(|(name, addresses)| (name, *addresses)))
 }
 
 #[cfg(test)]

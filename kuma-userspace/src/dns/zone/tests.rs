@@ -209,7 +209,9 @@ fn authority(names: &[(&str, Option<&str>, Option<&str>)]) -> Zone {
         (Hostname::parse(name).unwrap(), addresses)
     });
     let server = Addresses { v4: Some("127.0.0.1".parse().unwrap()), v6: None };
-    Zone::authoritative(&Hostname::parse("mesh").unwrap(), TTL, &table.collect(), server)
+    let table: Vec<(Hostname, Addresses)> = table.collect();
+    let empty = Zone::authority(&Hostname::parse("mesh").unwrap(), TTL, server);
+    empty.with(table.iter().map(|(name, addresses)| (name, *addresses)))
 }
 
 fn redis_authority() -> Zone {
@@ -310,4 +312,41 @@ fn the_longest_name_still_has_room_for_its_denial() {
     let answer = ask(&redis_authority(), &asked);
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(answer.authorities[0].name.to_ascii(), "mesh.");
+}
+
+proptest::proptest! {
+    /// Names that lie above, below and beside each other come and go; the zone answers as one that was made of them at once.
+    #[test]
+    fn a_changed_authority_answers_as_a_new_one(
+        batches in proptest::collection::vec(proptest::collection::btree_map(0..NAMES.len(), 0..3_u8, 0..4), 1..8),
+    ) {
+        let server = Addresses { v4: Some([127, 0, 0, 1].into()), v6: None };
+        let empty = Zone::authority(&Hostname::parse("mesh").unwrap(), TTL, server);
+        let (mut zone, mut table) = (empty.clone(), BTreeMap::new());
+        for batch in batches {
+            let v4 = |last: u8| (last > 0).then(|| [240, 0, 0, last].into());
+            let changed: Vec<(Hostname, Addresses)> = batch
+                .iter()
+                .map(|(&name, &last)| (Hostname::parse(NAMES[name]).unwrap(), Addresses { v4: v4(last), v6: None }))
+                .collect();
+            zone = zone.with(changed.iter().map(|(name, addresses)| (name, *addresses)));
+            table.extend(changed);
+            table.retain(|_, addresses| *addresses != Addresses::default());
+            let anew = empty.with(table.iter().map(|(name, addresses)| (name, *addresses)));
+            proptest::prop_assert_eq!(zone.len(), anew.len());
+            for name in NAMES.iter().chain(&["d.mesh", "x.c.mesh", "mesh"]) {
+                let asked = query(&format!("{name}."), RecordType::A);
+                proptest::prop_assert_eq!(ask(&zone, &asked), ask(&anew, &asked), "{}", name);
+            }
+        }
+    }
+}
+
+const NAMES: [&str; 8] =
+    ["c.mesh", "b.c.mesh", "a.b.c.mesh", "x.b.c.mesh", "ns.mesh", "a.ns.mesh", "b.d.mesh", "a.example"];
+
+#[test]
+fn another_ttl_changes_the_answers_and_no_name() {
+    let zone = redis().with_ttl(7);
+    assert_eq!((ask(&zone, &query("redis.mesh.", RecordType::A)).answers[0].ttl, zone.len()), (7, 2));
 }
