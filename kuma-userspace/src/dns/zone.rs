@@ -90,11 +90,7 @@ impl Zone {
             to = apex.server.1;
         }
         changes.add(name.as_str(), Change::Addresses(to));
-        let was_there = self
-            .names
-            .find(&wire_name(name.as_str()))
-            .is_some_and(|record| record.addresses != Addresses::default());
-        let more = i32::from(to != Addresses::default()) - i32::from(was_there);
+        let more = i32::from(to != Addresses::default()) - i32::from(self.addresses(name).is_some());
         if more != 0 {
             for (at, _) in labels.match_indices('.') {
                 changes.add(&name.as_str()[at + 1..], Change::Below(more));
@@ -110,6 +106,12 @@ impl Zone {
     /// Does it answer no name at all?
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What a name resolves to.
+    pub fn addresses(&self, name: &Hostname) -> Option<Addresses> {
+        let record = self.names.find(&wire_name(name.as_str()))?;
+        (record.addresses != Addresses::default()).then_some(record.addresses)
     }
 
     /// Answers the query of `query_bytes` octets that stands at the front of `buffer`, in place.

@@ -4,11 +4,11 @@
 //! a snapshot. Called by cp.
 
 mod listen;
+mod names;
 
 pub use self::listen::{DEFAULT_PORT, Listen};
 pub(super) use self::listen::{FIELDS, read};
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -18,12 +18,10 @@ use socket2::SockRef;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
+use self::names::Names;
 use super::resources::Resources;
-use super::snapshot::{MeshSnapshot, Snapshot};
+use super::snapshot::Snapshot;
 use crate::dns::server::{Server, ServerError, Shared, Sockets};
-use crate::dns::zone::Zone;
-use crate::model::name::Hostname;
-use crate::model::resource::DEFAULT_MESH;
 use crate::model::view::Addresses;
 use crate::rt::Drain;
 
@@ -85,14 +83,14 @@ impl DnsServer {
     ) -> Result<(), Error> {
         let own = self.own_addresses();
         let first = snapshots.borrow_and_update().clone();
-        let first = build(first, own).await?;
-        let shared = Arc::new(Shared::new(first));
+        let names = blocking(move || Names::new(&first, own)).await?;
+        let shared = Arc::new(Shared::new(names.zone().clone()));
         let at = self.listen.addresses();
         info!(?at, "answering mesh names over UDP and TCP");
         let server = Server { sockets: self.sockets, shared: shared.clone(), resolv_conf: None };
         tokio::select! {
             ended = on_a_thread(server, drain) => ended,
-            Err(error) = follow(snapshots, own, &shared) => Err(error),
+            Err(error) = follow(snapshots, names, &shared) => Err(error),
             never = watch_settings(resources, self.listen) => match never {},
         }
     }
@@ -147,15 +145,20 @@ async fn on_a_thread(server: Server, drain: Drain) -> Result<(), Error> {
     end.await.unwrap_or(Err(Error::Panicked))
 }
 
-/// Swaps the zone with every snapshot that names something else; returns when there are no more snapshots.
+/// Swaps the zone with every snapshot; returns when there are no more snapshots.
 async fn follow(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    own: Addresses,
+    mut names: Names,
     shared: &Shared,
 ) -> Result<(), Error> {
     while snapshots.changed().await.is_ok() {
         let snapshot = snapshots.borrow_and_update().clone();
-        shared.zone.store(Arc::new(build(snapshot, own).await?));
+        names = blocking(move || {
+            names.follow(&snapshot);
+            names
+        })
+        .await?;
+        shared.zone.store(Arc::new(names.zone().clone()));
         debug!("the names of the newest snapshot are answered");
     }
     Ok(())
@@ -174,27 +177,8 @@ async fn watch_settings(mut resources: watch::Receiver<Arc<Resources>>, mut know
 }
 
 /// Tables of 100,000 names take their time: they are built where that holds nobody up.
-async fn build(snapshot: Arc<Snapshot>, own: Addresses) -> Result<Zone, Error> {
-    tokio::task::spawn_blocking(move || zone(&snapshot, own)).await.map_err(Error::Build)
-}
-
-/// Every mesh's names. A name that several meshes have is the default mesh's, then the first mesh's by name.
-fn zone(snapshot: &Snapshot, own: Addresses) -> Zone {
-    let default = snapshot.meshes.get_key_value(DEFAULT_MESH);
-    let others = snapshot.meshes.iter().filter(|(mesh, _)| ***mesh != *DEFAULT_MESH);
-    let mut names: BTreeMap<Hostname, Addresses> = BTreeMap::new();
-    let mut any: Option<&MeshSnapshot> = None;
-    for (_, mesh) in default.into_iter().chain(others) {
-        any = any.or(Some(mesh));
-        for vip in mesh.vips.values() {
-            for hostname in &vip.entry.hostnames {
-                names.entry(hostname.clone()).or_insert(vip.addresses);
-            }
-        }
-    }
-    let any = any.expect("the publisher keeps the default mesh in every snapshot");
-    let zone = Zone::authority(&any.header.domain, any.header.ttl_secs, own);
-    zone.with(names.iter().map(|(name, addresses)| (name, *addresses)))
+async fn blocking(work: impl FnOnce() -> Names + Send + 'static) -> Result<Names, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::Build)
 }
 
 #[cfg(test)]
@@ -202,56 +186,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::cp::snapshot::{Entry, MeshHeader, Outbounds, Published};
-    use crate::dns::answer::ROOM_BYTES;
-    use crate::dns::zone::Outcome;
     use crate::model::view::Port;
-
-    fn mesh(services: &[(&str, [u8; 4])]) -> MeshSnapshot {
-        let vip = |&(name, vip): &(&str, [u8; 4])| {
-            let hostnames = [Hostname::parse(&format!("{name}.mesh")).unwrap()].into();
-            let addresses = Addresses { v4: Some(vip.into()), v6: None };
-            let entry = Entry { hostnames, listeners: [].into() };
-            (Arc::from(name), Published::new(addresses, Arc::new(entry)))
-        };
-        let header = MeshHeader {
-            domain: Hostname::parse("mesh").unwrap(),
-            ttl_secs: 60,
-            ranges: Vec::new(),
-            outbounds: Outbounds::default(),
-        };
-        MeshSnapshot { header: Arc::new(header), vips: services.iter().map(vip).collect() }
-    }
-
-    /// The address at the end of the answer to `name.mesh A`, if there is one.
-    fn resolve(zone: &Zone, name: &str) -> Option<Ipv4Addr> {
-        let mut query = b"\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
-        for label in [name, "mesh"] {
-            query.push(u8::try_from(label.len()).unwrap());
-            query.extend_from_slice(label.as_bytes());
-        }
-        query.extend_from_slice(b"\x00\x00\x01\x00\x01");
-        let bytes = query.len();
-        query.resize(bytes + ROOM_BYTES, 0);
-        let Outcome::Answered(answered) = zone.answer(&mut query, bytes) else {
-            panic!("an authority answers")
-        };
-        let octets: [u8; 4] = query[answered.bytes - 4..answered.bytes].try_into().unwrap();
-        (query[7] == 1).then(|| octets.into())
-    }
-
-    #[test]
-    fn every_meshs_names_are_there_and_the_default_meshs_win() {
-        let meshes = BTreeMap::from([
-            ("a".into(), mesh(&[("redis", [240, 0, 0, 1]), ("only-a", [240, 0, 0, 2])])),
-            ("b".into(), mesh(&[("only-a", [240, 0, 0, 9]), ("only-b", [240, 0, 0, 3])])),
-            (DEFAULT_MESH.into(), mesh(&[("redis", [240, 0, 0, 4])])),
-        ]);
-        let zone = zone(&Snapshot { meshes }, Addresses::default());
-        for (name, want) in [("redis", Some(4)), ("only-a", Some(2)), ("only-b", Some(3)), ("none", None)] {
-            assert_eq!(resolve(&zone, name), want.map(|last| Ipv4Addr::new(240, 0, 0, last)), "{name}");
-        }
-    }
 
     #[test]
     fn a_port_in_use_is_an_error_that_names_the_setting_and_no_port_is_no_server() {
