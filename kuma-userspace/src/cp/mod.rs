@@ -44,7 +44,7 @@ pub use self::violation::{Invalid, Violation};
 
 use self::dns::DnsServer;
 use self::publish::{Publish, Publisher};
-use self::resources::{Resources, files};
+use self::resources::files;
 use self::settings::Settings;
 use self::snapshot::{Outbounds, Snapshot};
 use self::status::StatusCell;
@@ -99,9 +99,10 @@ pub enum Error {
 /// # Errors
 /// Every mistake in every file.
 pub fn check(files: &[PathBuf], settings: Option<&Settings>) -> Result<Summary, Invalid> {
-    let Resources { settings, services, .. } = resources::read_under(files, settings)?;
+    let resources = resources::read_under(files, settings)?;
+    let services = resources.services();
     Ok(Summary {
-        settings,
+        settings: resources.settings,
         meshes: services.keys().map(|key| key.mesh.to_string()).collect(),
         services: services.len(),
         endpoints: services.values().map(|service| service.endpoints.len()).sum(),

@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// The crate's functions capture nothing: the labels of the resource that is being rendered stand here.
-    static LABELS: RefCell<Tags> = const { RefCell::new(Tags::new()) };
+    static LABELS: RefCell<Tags> = RefCell::default();
 }
 
 /// A template, parsed.
@@ -47,10 +47,7 @@ impl Parsed {
     /// # Errors
     /// What went wrong, in the words of the template language.
     pub(super) fn with_parameters(&self, parameters: &Tags) -> Result<String, String> {
-        self.render(
-            &Tags::new(),
-            Value::Map(values(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))),
-        )
+        self.render(&Tags::new(), Value::Map(values(parameters.iter())))
     }
 
     /// Renders with fields; one that is not there is an error, as with a struct in Go. `label "key"` reads `labels`.
@@ -75,7 +72,7 @@ fn label(arguments: &[Value]) -> Result<Value, FuncError> {
     let [Value::String(key)] = arguments else {
         return Err(FuncError::ExactlyXArgs("label".into(), 1));
     };
-    let found = LABELS.with_borrow(|labels| labels.get(key).cloned());
+    let found = LABELS.with_borrow(|labels| labels.get(key).map(str::to_owned));
     found.map(Value::String).ok_or_else(|| FuncError::Generic(format!("label {key} not found")))
 }
 

@@ -86,7 +86,7 @@ impl Watch {
         if healed {
             info!("the resource files are good again");
         }
-        let services = resources.services.len();
+        let resources_read = resources.all.len();
         let changed = self.resources.send_if_modified(|current| {
             let changed = **current != resources;
             if changed {
@@ -94,7 +94,7 @@ impl Watch {
             }
             changed
         });
-        debug!(services, changed, "resource files read");
+        debug!(resources = resources_read, changed, "resource files read");
     }
 
     fn refuse(&self, invalid: &Invalid) {

@@ -1,12 +1,13 @@
-//! Kuma's resource kinds as they are after reading: checked, and only what names, addresses and listeners depend on.
-//! Keeps: plain data, no rule. Called by cp (resources, plan).
+//! Kuma's resources as they are after reading: checked, and only what names, addresses and listeners depend on.
+//! Keeps: plain data, no rule; each stands for itself and shares its texts, so that 100,000 of them are small.
+//! Called by cp (resources, registry, plan).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use crate::model::key::{ResourceKey, ResourceKind};
 use crate::model::resource::{Endpoint, Protocol};
+pub use crate::model::tags::Tags;
 use crate::model::view::Port;
 
 /// The tag that names a service.
@@ -14,22 +15,76 @@ pub const SERVICE_TAG: &str = "kuma.io/service";
 /// The tag that says what it speaks.
 pub const PROTOCOL_TAG: &str = "kuma.io/protocol";
 
-/// Tags or labels.
-pub type Tags = BTreeMap<String, String>;
+/// A resource of any kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Resource {
+    Mesh(Mesh),
+    Dataplane(Dataplane),
+    ZoneIngress(ZoneIngress),
+    ExternalService(ExternalService),
+    VirtualOutbound(VirtualOutbound),
+    MeshService(MeshService),
+    MeshExternalService(MeshExternalService),
+    MeshMultiZoneService(MeshMultiZoneService),
+    HostnameGenerator(HostnameGenerator),
+    Secret(Secret),
+    Service(Service),
+}
+
+impl Resource {
+    pub fn kind(&self) -> ResourceKind {
+        match self {
+            Self::Mesh(_) => ResourceKind::Mesh,
+            Self::Dataplane(_) => ResourceKind::Dataplane,
+            Self::ZoneIngress(_) => ResourceKind::ZoneIngress,
+            Self::ExternalService(_) => ResourceKind::ExternalService,
+            Self::VirtualOutbound(_) => ResourceKind::VirtualOutbound,
+            Self::MeshService(_) => ResourceKind::MeshService,
+            Self::MeshExternalService(_) => ResourceKind::MeshExternalService,
+            Self::MeshMultiZoneService(_) => ResourceKind::MeshMultiZoneService,
+            Self::HostnameGenerator(_) => ResourceKind::HostnameGenerator,
+            Self::Secret(_) => ResourceKind::Secret,
+            Self::Service(_) => ResourceKind::Service,
+        }
+    }
+
+    /// What it has in common with all others.
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Self::Mesh(Mesh { meta, .. })
+            | Self::Dataplane(Dataplane { meta, .. })
+            | Self::ZoneIngress(ZoneIngress { meta, .. })
+            | Self::ExternalService(ExternalService { meta, .. })
+            | Self::VirtualOutbound(VirtualOutbound { meta, .. })
+            | Self::MeshService(MeshService { meta, .. })
+            | Self::MeshExternalService(MeshExternalService { meta, .. })
+            | Self::MeshMultiZoneService(MeshMultiZoneService { meta, .. })
+            | Self::HostnameGenerator(HostnameGenerator { meta, .. })
+            | Self::Secret(Secret { meta, .. })
+            | Self::Service(Service { meta, .. }) => meta,
+        }
+    }
+
+    pub fn key(&self) -> ResourceKey {
+        let Meta { mesh, name, .. } = self.meta();
+        ResourceKey { kind: self.kind(), mesh: mesh.clone(), name: name.clone() }
+    }
+}
 
 /// What every resource has: mesh (empty for those without one), name, labels, and when it was made, in seconds of the
 /// Unix epoch (0: not said).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Meta {
-    pub mesh: String,
-    pub name: String,
+    pub mesh: Arc<str>,
+    pub name: Arc<str>,
     pub labels: Tags,
     pub created_secs: i64,
 }
 
 /// A mesh, declared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Mesh {
+    pub meta: Meta,
     pub mode: MeshServices,
 }
 
@@ -45,33 +100,56 @@ pub enum MeshServices {
     Exclusive,
 }
 
-/// One inbound of a Dataplane that Kuma does not skip.
+/// A workload with its proxy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dataplane {
+    pub meta: Meta,
+    pub inbounds: Box<[Inbound]>,
+}
+
+/// One inbound of a Dataplane that Kuma does not skip: an instance of a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Inbound {
-    pub mesh: Arc<str>,
-    pub dataplane: Arc<Meta>,
     pub service: Arc<str>,
     pub tags: Tags,
-    pub name: String,
+    /// Empty: not said.
+    pub name: Arc<str>,
     pub port: Port,
     pub protocol: Protocol,
     /// Absent while it is not ready.
     pub endpoint: Option<SocketAddr>,
 }
 
-/// A service of another zone, as that zone's ingress offers it.
+/// The way into a zone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ZoneIngress {
+    pub meta: Meta,
+    /// Empty: ours, as in Kuma.
+    pub zone: Arc<str>,
+    pub available: Box<[Available]>,
+}
+
+/// A service of a zone, as its ingress offers it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Available {
-    pub mesh: String,
-    pub service: String,
+    pub mesh: Arc<str>,
+    pub service: Arc<str>,
     pub tags: Tags,
+}
+
+impl ZoneIngress {
+    /// The services that this ingress adds to those of `zone`, which is ours: another zone's.
+    pub fn offers_to<'r>(&'r self, zone: &str) -> impl Iterator<Item = &'r Available> + use<'r> {
+        let foreign = !self.zone.is_empty() && &*self.zone != zone;
+        self.available.iter().filter(move |_| foreign)
+    }
 }
 
 /// A service outside the mesh.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExternalService {
     pub meta: Meta,
-    pub service: String,
+    pub service: Arc<str>,
     pub tags: Tags,
     pub protocol: Protocol,
     pub endpoint: Endpoint,
@@ -85,10 +163,10 @@ pub struct ExternalService {
 pub struct VirtualOutbound {
     pub meta: Meta,
     /// `*` matches every value of a tag that is there.
-    pub selectors: Vec<Tags>,
+    pub selectors: Box<[Tags]>,
     /// Templates.
-    pub host: String,
-    pub port: String,
+    pub host: Arc<str>,
+    pub port: Arc<str>,
     /// The tag of each parameter.
     pub parameters: Tags,
 }
@@ -98,7 +176,7 @@ pub struct VirtualOutbound {
 pub enum Selector {
     Nobody,
     Tags(Tags),
-    Name(String),
+    Name(Arc<str>),
     Labels(Tags),
 }
 
@@ -106,7 +184,7 @@ pub enum Selector {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum TargetPort {
     Number(Port),
-    Name(String),
+    Name(Arc<str>),
 }
 
 /// A port of a MeshService or MeshMultiZoneService.
@@ -123,7 +201,8 @@ pub struct ServicePort {
 pub struct MeshService {
     pub meta: Meta,
     pub selector: Selector,
-    pub ports: Vec<ServicePort>,
+    /// In order.
+    pub ports: Box<[ServicePort]>,
 }
 
 /// A service outside the mesh, with a VIP of its own.
@@ -132,7 +211,8 @@ pub struct MeshExternalService {
     pub meta: Meta,
     pub port: Port,
     pub protocol: Protocol,
-    pub endpoints: BTreeSet<Endpoint>,
+    /// In order, each once.
+    pub endpoints: Box<[Endpoint]>,
 }
 
 /// MeshServices of several zones as one.
@@ -141,7 +221,8 @@ pub struct MeshMultiZoneService {
     pub meta: Meta,
     /// Labels of its MeshServices.
     pub selector: Tags,
-    pub ports: Vec<ServicePort>,
+    /// In order.
+    pub ports: Box<[ServicePort]>,
 }
 
 /// Names for the kinds above.
@@ -152,21 +233,27 @@ pub struct HostnameGenerator {
     pub mesh_service: Option<Tags>,
     pub mesh_external_service: Option<Tags>,
     pub mesh_multi_zone_service: Option<Tags>,
-    pub template: String,
+    pub template: Arc<str>,
 }
 
-/// Everything of Kuma's kinds that was read.
+/// Key material.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    pub meta: Meta,
+    pub data: Box<[u8]>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret {:?} of {} bytes", self.meta.name, self.data.len())
+    }
+}
+
+/// A service of the short form: its instances, in one place.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Kinds {
-    pub meshes: BTreeMap<String, Mesh>,
-    /// In order of mesh, Dataplane and position.
-    pub inbounds: Vec<Inbound>,
-    pub available: BTreeSet<Available>,
-    /// Each kind in order of mesh and name.
-    pub external_services: Vec<ExternalService>,
-    pub virtual_outbounds: Vec<VirtualOutbound>,
-    pub mesh_services: Vec<MeshService>,
-    pub mesh_external_services: Vec<MeshExternalService>,
-    pub mesh_multi_zone_services: Vec<MeshMultiZoneService>,
-    pub generators: Vec<HostnameGenerator>,
+pub struct Service {
+    pub meta: Meta,
+    pub protocol: Protocol,
+    /// In order, each once.
+    pub endpoints: Box<[SocketAddr]>,
 }

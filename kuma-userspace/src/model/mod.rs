@@ -7,4 +7,5 @@ pub mod kind;
 pub mod name;
 pub mod outbounds;
 pub mod resource;
+pub mod tags;
 pub mod view;

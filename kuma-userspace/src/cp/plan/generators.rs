@@ -31,27 +31,25 @@ impl<'r> Named<'r> {
 /// The labels of a resource, with those that Kuma adds by itself.
 pub(super) fn labels(zone: &str, meta: &Meta) -> Tags {
     let own = [
-        (DISPLAY_NAME, meta.name.as_str()),
+        (DISPLAY_NAME, &*meta.name),
         ("kuma.io/mesh", &meta.mesh),
         (ORIGIN, "zone"),
         (ZONE, zone),
         ("kuma.io/env", "universal"),
     ];
-    let mut labels: Tags = own.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    labels.extend(meta.labels.clone());
-    labels
+    own.into_iter().chain(meta.labels.iter()).collect()
 }
 
 pub(super) fn claim(
     claims: &mut Claims<'_>,
     zone: &str,
-    generators: &[HostnameGenerator],
+    generators: &[&HostnameGenerator],
     mut named: Vec<Named<'_>>,
 ) {
     named.sort_by(|a, b| {
         (a.kind, a.meta.created_secs, &a.meta.name).cmp(&(b.kind, b.meta.created_secs, &b.meta.name))
     });
-    let mut ordered: Vec<&HostnameGenerator> = generators.iter().collect();
+    let mut ordered: Vec<&HostnameGenerator> = generators.to_vec();
     let from_zone = |meta: &Meta| meta.labels.get(ORIGIN).is_none_or(|origin| origin == "zone");
     ordered.sort_by_key(|generator| {
         (!from_zone(&generator.meta), generator.meta.created_secs, generator.meta.name.clone())
@@ -74,18 +72,17 @@ fn selects(generator: &HostnameGenerator, resource: &Named<'_>) -> bool {
         Kind::MeshMultiZoneService => &generator.mesh_multi_zone_service,
         Kind::Service | Kind::Host | Kind::Fqdn => &None,
     };
-    let has = |(key, value)| resource.labels.get(key) == Some(value);
-    selector.as_ref().is_some_and(|labels| labels.iter().all(has))
+    selector.as_ref().is_some_and(|wanted| resource.labels.has(wanted))
 }
 
 fn make(template: &Parsed, zone: &str, resource: &Named<'_>) -> Result<Hostname, String> {
-    let label = |key: &str| resource.labels.get(key).map_or("", String::as_str);
+    let label = |key: &str| resource.labels.get(key).unwrap_or_default();
     let fields = [
-        ("Name", resource.meta.name.as_str()),
+        ("Name", &*resource.meta.name),
         ("DisplayName", label(DISPLAY_NAME)),
         ("Namespace", label(NAMESPACE)),
         ("Mesh", &resource.meta.mesh),
-        ("Zone", resource.labels.get(ZONE).map_or(zone, String::as_str)),
+        ("Zone", resource.labels.get(ZONE).unwrap_or(zone)),
     ];
     let text = template.with_fields(&fields, &resource.labels)?;
     let strict = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');

@@ -24,7 +24,7 @@ pub(super) fn backends<'r>(share: &Share<'r>) -> BTreeMap<&'r str, Backend> {
         backends.insert(name, Backend { protocol: service.protocol, endpoints });
     }
     for external in &share.external_services {
-        let first = !backends.contains_key(external.service.as_str());
+        let first = !backends.contains_key(&*external.service);
         let backend = backends.entry(&external.service).or_default();
         backend.add(first, external.protocol, [external.endpoint.clone()]);
     }

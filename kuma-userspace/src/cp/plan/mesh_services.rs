@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use super::claims::{Claim, Claims};
 use super::generators::{self, Named};
-use super::{Backend, Share};
+use super::{Backend, Instance, Share};
 use crate::cp::resources::Resources;
-use crate::model::kind::{Inbound, MeshService, Meta, SERVICE_TAG, Selector, ServicePort, Tags, TargetPort};
+use crate::model::kind::{
+    Inbound, MeshService, Meta, Resource, ResourceKind, SERVICE_TAG, Selector, ServicePort, Tags, TargetPort,
+};
 use crate::model::resource::{Endpoint, Kind, Protocol, Service};
 use crate::model::view::Port;
 
@@ -28,7 +30,8 @@ pub(super) fn claim(claims: &mut Claims<'_>, resources: &Resources, share: &Shar
         named.push(Named::new(zone, Kind::MeshService, &service.meta));
     }
     for service in mesh_external_services {
-        let backend = Backend { protocol: service.protocol, endpoints: service.endpoints.clone() };
+        let backend =
+            Backend { protocol: service.protocol, endpoints: service.endpoints.iter().cloned().collect() };
         listen(claims, Kind::MeshExternalService, &service.meta, service.port, backend);
         named.push(Named::new(zone, Kind::MeshExternalService, &service.meta));
     }
@@ -41,7 +44,11 @@ pub(super) fn claim(claims: &mut Claims<'_>, resources: &Resources, share: &Shar
         }
         named.push(Named::new(zone, Kind::MeshMultiZoneService, &service.meta));
     }
-    generators::claim(claims, zone, &resources.kinds.generators, named);
+    let generators = resources.of(ResourceKind::HostnameGenerator).filter_map(|resource| match resource {
+        Resource::HostnameGenerator(generator) => Some(generator),
+        _ => None,
+    });
+    generators::claim(claims, zone, &generators.collect::<Vec<_>>(), named);
 }
 
 fn listen(claims: &mut Claims<'_>, kind: Kind, meta: &Meta, port: Port, backend: Backend) {
@@ -62,7 +69,7 @@ fn together(
     let mut backend = Backend::default();
     let mut first = true;
     for (labels, service) in members {
-        if !selector.iter().all(|(key, value)| labels.get(key) == Some(value)) {
+        if !labels.has(selector) {
             continue;
         }
         for theirs in service.ports.iter().filter(|theirs| theirs.port == port.port) {
@@ -78,9 +85,9 @@ fn together(
 
 /// Finds instances by tag, name or label.
 struct Finder<'r> {
-    inbounds: &'r [&'r Inbound],
-    by_tag: HashMap<(&'r str, &'r str), Vec<&'r Inbound>>,
-    by_dataplane: HashMap<&'r str, Vec<&'r Inbound>>,
+    inbounds: &'r [Instance<'r>],
+    by_tag: HashMap<(&'r str, &'r str), Vec<Instance<'r>>>,
+    by_dataplane: HashMap<&'r str, Vec<Instance<'r>>>,
     /// Services of the short form.
     plain: HashMap<&'r str, &'r Service>,
 }
@@ -88,41 +95,39 @@ struct Finder<'r> {
 impl<'r> Finder<'r> {
     fn new(share: &'r Share<'r>) -> Self {
         let (mut by_tag, mut by_dataplane) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
-        for &inbound in &share.inbounds {
-            for (key, value) in &inbound.tags {
-                by_tag.entry((key.as_str(), value.as_str())).or_default().push(inbound);
+        for &instance in &share.inbounds {
+            for (key, value) in instance.inbound.tags.iter() {
+                by_tag.entry((key, value)).or_default().push(instance);
             }
-            by_dataplane.entry(inbound.dataplane.name.as_str()).or_default().push(inbound);
+            by_dataplane.entry(&*instance.dataplane.name).or_default().push(instance);
         }
-        let plain =
-            share.services.iter().copied().filter(|(name, _)| !by_tag.contains_key(&(SERVICE_TAG, *name)));
-        let plain = plain.collect();
+        let services = share.services.iter().map(|(name, service)| (*name, service));
+        let plain = services.filter(|(name, _)| !by_tag.contains_key(&(SERVICE_TAG, *name))).collect();
         Self { inbounds: &share.inbounds, by_tag, by_dataplane, plain }
     }
 
     /// Where a port of a MeshService leads.
     fn backend(&self, service: &MeshService, port: &ServicePort) -> Backend {
-        let has = |all: &Tags, wanted: &Tags| wanted.iter().all(|(key, value)| all.get(key) == Some(value));
-        let found: Vec<&Inbound> = match &service.selector {
+        let found: Vec<Instance<'_>> = match &service.selector {
             Selector::Nobody => Vec::new(),
-            Selector::Name(name) => self.by_dataplane.get(name.as_str()).cloned().unwrap_or_default(),
+            Selector::Name(name) => self.by_dataplane.get(&**name).cloned().unwrap_or_default(),
             Selector::Labels(labels) => self
                 .inbounds
                 .iter()
                 .copied()
-                .filter(|inbound| has(&inbound.dataplane.labels, labels))
+                .filter(|instance| instance.dataplane.labels.has(labels))
                 .collect(),
             Selector::Tags(tags) => {
-                let lists = tags.iter().map(|(key, value)| {
-                    self.by_tag.get(&(key.as_str(), value.as_str())).map_or(&[][..], Vec::as_slice)
-                });
+                let lists = tags
+                    .iter()
+                    .map(|(key, value)| self.by_tag.get(&(key, value)).map_or(&[][..], Vec::as_slice));
                 let least = lists.min_by_key(|list| list.len()).unwrap_or_default();
-                least.iter().copied().filter(|inbound| has(&inbound.tags, tags)).collect()
+                least.iter().copied().filter(|instance| instance.inbound.tags.has(tags)).collect()
             }
         };
         let mut backend = Backend::default();
         let mut first = true;
-        for inbound in found.into_iter().filter(|inbound| leads(port, inbound)) {
+        for inbound in found.iter().map(|found| found.inbound).filter(|inbound| leads(port, inbound)) {
             backend.add(std::mem::take(&mut first), inbound.protocol, inbound.endpoint.map(Endpoint::from));
         }
         if let Some((protocol, endpoints)) = self.plain_backend(service, port) {
@@ -140,7 +145,7 @@ impl<'r> Finder<'r> {
             return None;
         };
         let name = tags.get(SERVICE_TAG).filter(|_| tags.len() == 1)?;
-        let plain = self.plain.get(name.as_str())?;
+        let plain = self.plain.get(name)?;
         let there = plain.endpoints.iter().filter(|endpoint| endpoint.port() == target.get());
         Some((plain.protocol, there.copied().map(Endpoint::from).collect()))
     }

@@ -11,14 +11,15 @@ mod tests;
 mod virtual_outbounds;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::claims::Claims;
 use super::resources::Resources;
 use super::snapshot;
 use crate::model::kind::{
-    Available, ExternalService, Inbound, MeshExternalService, MeshMultiZoneService, MeshService,
-    MeshServices, VirtualOutbound,
+    Available, Dataplane, ExternalService, Inbound, MeshExternalService, MeshMultiZoneService, MeshService,
+    MeshServices, Meta, Resource, VirtualOutbound,
 };
 use crate::model::name::Hostname;
 use crate::model::resource::{DEFAULT_MESH, Endpoint, Protocol, Service, ServiceKey};
@@ -78,12 +79,20 @@ pub struct Condition {
     pub message: String,
 }
 
+/// An inbound and the Dataplane that has it.
+#[derive(Clone, Copy)]
+struct Instance<'r> {
+    dataplane: &'r Meta,
+    inbound: &'r Inbound,
+}
+
 /// What one mesh has of everything.
 #[derive(Default)]
 struct Share<'r> {
     mode: MeshServices,
-    services: Vec<(&'r str, &'r Service)>,
-    inbounds: Vec<&'r Inbound>,
+    /// What the short form and the inbounds of Dataplanes add up to, by service tag.
+    services: BTreeMap<&'r str, Service>,
+    inbounds: Vec<Instance<'r>>,
     available: Vec<&'r Available>,
     external_services: Vec<&'r ExternalService>,
     virtual_outbounds: Vec<&'r VirtualOutbound>,
@@ -113,34 +122,21 @@ pub fn build(resources: &Resources) -> Plan {
 }
 
 fn shares(resources: &Resources) -> BTreeMap<&str, Share<'_>> {
-    let Resources { services, kinds, .. } = resources;
     let mut shares = BTreeMap::from([(DEFAULT_MESH, Share::default())]);
-    for (name, mesh) in &kinds.meshes {
-        shares.entry(name).or_default().mode = mesh.mode;
-    }
-    for (key, service) in services {
-        shares.entry(&key.mesh).or_default().services.push((&key.service, service));
-    }
-    for inbound in &kinds.inbounds {
-        shares.entry(&inbound.mesh).or_default().inbounds.push(inbound);
-    }
-    for available in &kinds.available {
-        shares.entry(&available.mesh).or_default().available.push(available);
-    }
-    for external in &kinds.external_services {
-        shares.entry(&external.meta.mesh).or_default().external_services.push(external);
-    }
-    for outbound in &kinds.virtual_outbounds {
-        shares.entry(&outbound.meta.mesh).or_default().virtual_outbounds.push(outbound);
-    }
-    for service in &kinds.mesh_services {
-        shares.entry(&service.meta.mesh).or_default().mesh_services.push(service);
-    }
-    for service in &kinds.mesh_external_services {
-        shares.entry(&service.meta.mesh).or_default().mesh_external_services.push(service);
-    }
-    for service in &kinds.mesh_multi_zone_services {
-        shares.entry(&service.meta.mesh).or_default().mesh_multi_zone_services.push(service);
+    let zone = resources.settings.zone.as_str();
+    for (key, resource) in &resources.all {
+        let mesh = match &**resource {
+            Resource::Mesh(mesh) => &mesh.meta.name,
+            Resource::HostnameGenerator(_) | Resource::Secret(_) => continue,
+            Resource::ZoneIngress(ingress) => {
+                for available in ingress.offers_to(zone) {
+                    shares.entry(&available.mesh).or_default().available.push(available);
+                }
+                continue;
+            }
+            _ => &key.mesh,
+        };
+        shares.entry(mesh).or_default().add(resource);
     }
     shares
 }
@@ -154,6 +150,42 @@ impl From<&Entry> for snapshot::Entry {
             endpoints: listener.backend.endpoints.iter().cloned().collect(),
         });
         Self { hostnames: entry.names.iter().cloned().collect(), listeners: listeners.collect() }
+    }
+}
+
+impl<'r> Share<'r> {
+    fn add(&mut self, resource: &'r Resource) {
+        match resource {
+            Resource::Mesh(mesh) => self.mode = mesh.mode,
+            Resource::Dataplane(Dataplane { meta, inbounds }) => {
+                for inbound in inbounds {
+                    self.describe(&inbound.service, inbound.protocol, inbound.endpoint);
+                    self.inbounds.push(Instance { dataplane: meta, inbound });
+                }
+            }
+            Resource::Service(service) => {
+                self.describe(&service.meta.name, service.protocol, service.endpoints.iter().copied());
+            }
+            Resource::ExternalService(service) => self.external_services.push(service),
+            Resource::VirtualOutbound(outbound) => self.virtual_outbounds.push(outbound),
+            Resource::MeshService(service) => self.mesh_services.push(service),
+            Resource::MeshExternalService(service) => self.mesh_external_services.push(service),
+            Resource::MeshMultiZoneService(service) => self.mesh_multi_zone_services.push(service),
+            Resource::ZoneIngress(_) | Resource::HostnameGenerator(_) | Resource::Secret(_) => {}
+        }
+    }
+
+    fn describe(
+        &mut self,
+        name: &'r str,
+        protocol: Protocol,
+        endpoints: impl IntoIterator<Item = SocketAddr>,
+    ) {
+        let service = self.services.entry(name);
+        let service = service
+            .and_modify(|service| service.protocol = service.protocol.common(protocol))
+            .or_insert_with(|| Service { protocol, endpoints: BTreeSet::new() });
+        service.endpoints.extend(endpoints);
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::claims::{Claim, Claims};
-use super::{Backend, Share};
+use super::{Backend, Instance, Share};
 use crate::cp::template::Parsed;
 use crate::model::kind::{Inbound, PROTOCOL_TAG, SERVICE_TAG, Tags, VirtualOutbound};
 use crate::model::name::Hostname;
@@ -62,18 +62,13 @@ fn matches(outbound: &VirtualOutbound, instances: &Instances<'_>) -> BTreeMap<Ta
     let mut found = BTreeMap::new();
     for tags in &instances.tags {
         let fits = |selector: &&Tags| {
-            selector
-                .iter()
-                .all(|(key, value)| tags.get(key).is_some_and(|found| value == ANY || value == found))
+            let fits = |(key, value)| tags.get(key).is_some_and(|found| value == ANY || value == found);
+            selector.iter().all(fits)
         };
         let rank =
             |selector: &Tags| (selector.len(), selector.values().filter(|value| *value != ANY).count());
         let Some(rank) = outbound.selectors.iter().filter(fits).map(rank).max() else { continue };
-        let told: Tags = outbound
-            .parameters
-            .values()
-            .filter_map(|key| Some((key.clone(), tags.get(key)?.clone())))
-            .collect();
+        let told: Tags = outbound.parameters.values().filter_map(|key| Some((key, tags.get(key)?))).collect();
         let best = found.entry(told).or_insert(rank);
         *best = rank.max(*best);
     }
@@ -86,8 +81,7 @@ fn render(
     port: &Parsed,
     tags: &Tags,
 ) -> Result<(Hostname, Port), String> {
-    let values =
-        outbound.parameters.iter().filter_map(|(name, key)| Some((name.clone(), tags.get(key)?.clone())));
+    let values = outbound.parameters.iter().filter_map(|(name, key)| Some((name, tags.get(key)?)));
     let values: Tags = values.collect();
     let host = host.with_parameters(&values)?;
     let host = Hostname::parse(&host).map_err(|error| format!("host {host:?}: {error}"))?;
@@ -130,14 +124,14 @@ struct Instances<'r> {
 }
 
 impl<'r> Instances<'r> {
-    fn new(share: &Share<'r>) -> Self {
+    fn new(share: &'r Share<'r>) -> Self {
         let mut found = Self {
             tags: BTreeSet::new(),
             inbounds: BTreeMap::new(),
             plain: BTreeMap::new(),
             external: BTreeMap::new(),
         };
-        for inbound in &share.inbounds {
+        for Instance { inbound, .. } in &share.inbounds {
             found.tags.insert(inbound.tags.clone());
             found.inbounds.entry(&inbound.service).or_default().push(inbound);
         }
@@ -150,7 +144,7 @@ impl<'r> Instances<'r> {
         found.tags.extend(share.available.iter().map(|available| available.tags.clone()));
         for external in &share.external_services {
             // Kuma matches external services by their service alone.
-            found.tags.insert(Tags::from([(SERVICE_TAG.to_owned(), external.service.clone())]));
+            found.tags.insert(Tags::from([(SERVICE_TAG, &*external.service)]));
             let of = found.external.entry(&external.service).or_default();
             of.push((&external.tags, external.protocol, &external.endpoint));
         }
@@ -160,8 +154,8 @@ impl<'r> Instances<'r> {
     /// What has at least these tags.
     fn backend(&self, wanted: &Tags) -> Backend {
         let mut backend = Backend::default();
-        let Some(service) = wanted.get(SERVICE_TAG).map(String::as_str) else { return backend };
-        let has = |tags: &Tags| wanted.iter().all(|(key, value)| tags.get(key) == Some(value));
+        let Some(service) = wanted.get(SERVICE_TAG) else { return backend };
+        let has = |tags: &Tags| tags.has(wanted);
         let mut first = true;
         for inbound in self.inbounds.get(service).into_iter().flatten().filter(|inbound| has(&inbound.tags)) {
             backend.add(std::mem::take(&mut first), inbound.protocol, inbound.endpoint.map(Endpoint::from));
@@ -185,7 +179,5 @@ fn plain_tags(service: &str, protocol: Protocol) -> Tags {
         Protocol::Tcp => "tcp",
         Protocol::Http => "http",
     };
-    [(SERVICE_TAG, service), (PROTOCOL_TAG, spoken)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+    [(SERVICE_TAG, service), (PROTOCOL_TAG, spoken)].into()
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::cp::allocator::Changes;
 use crate::cp::store::{Memory, Role};
-use crate::model::resource::Service;
+use crate::model::kind::{Meta, Resource, Service};
 use crate::model::view::Port;
 use crate::rt::Drain;
 
@@ -32,8 +32,15 @@ impl Store for Flaky {
 }
 
 fn resources(names: &[&str]) -> Resources {
-    let services = names.iter().map(|name| (ServiceKey::new("default", name), Service::default()));
-    Resources { services: services.collect(), ..Resources::default() }
+    let mut resources = Resources::default();
+    names.iter().for_each(|name| add(&mut resources, "default", name));
+    resources
+}
+
+fn add(resources: &mut Resources, mesh: &str, name: &str) {
+    let meta = Meta { mesh: mesh.into(), name: name.into(), ..Meta::default() };
+    let service = Resource::Service(Service { meta, ..Service::default() });
+    resources.all.insert(service.key(), Arc::new(service));
 }
 
 fn vip(published: &Published, name: &str) -> String {
@@ -72,7 +79,7 @@ fn a_snapshot_holds_names_ports_ranges_and_the_default_mesh() {
     let empty = publisher.publish(&resources(&[])).unwrap();
     assert_eq!(empty.snapshot.meshes.keys().map(|mesh| &**mesh).collect::<Vec<_>>(), ["default"]);
     let mut resources = resources(&["web_1"]);
-    resources.services.insert(ServiceKey::new("other", "web_1"), Service::default());
+    add(&mut resources, "other", "web_1");
     let snapshot = publisher.publish(&resources).unwrap().snapshot;
     let (mine, other) = (&snapshot.meshes["default"], &snapshot.meshes["other"]);
     let names: Vec<String> = mine.vips["web_1"].entry.hostnames.iter().map(ToString::to_string).collect();

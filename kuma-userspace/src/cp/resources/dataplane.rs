@@ -2,16 +2,15 @@
 //! Keeps: an inbound that Kuma skips is skipped: state Ignored, port 49151 (a pod without a Service), no service tag.
 //! Called by cp::resources.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::meta::{self, Scope};
-use super::{Draft, Form, required};
+use super::meta;
+use super::{Described, Draft, Form, required};
 use crate::cp::violation::{FieldPath, Object, Reader, advice};
 use crate::cp::yaml::{Node, Value};
-use crate::model::kind::{self, Meta, SERVICE_TAG, Tags};
-use crate::model::resource::{Protocol, Service, ServiceKey};
+use crate::model::kind::{self, Dataplane, Meta, Resource, ResourceKind, SERVICE_TAG, Tags};
+use crate::model::resource::Protocol;
 use crate::model::view::Port;
 
 /// Kuma's mark of a pod that no Service selects.
@@ -45,16 +44,16 @@ const STATES: [&str; 3] = ["Ready", "NotReady", "Ignored"];
 
 pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
     let root = FieldPath::Document;
-    let opened = meta::open(reader, draft, node, "Dataplane", Scope::Mesh, &FIELDS);
+    let opened = meta::open(reader, draft, node, ResourceKind::Dataplane, &FIELDS);
     let Some((object, meta)) = opened else { return };
     if let Some(node) =
         required(reader, &object, &root, "networking", "{address: 192.168.0.1, inbound: [..]}")
     {
-        read_networking(reader, draft, node, meta.map(Arc::new));
+        read_networking(reader, draft, node, meta);
     }
 }
 
-fn read_networking(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, meta: Option<Arc<Meta>>) {
+fn read_networking(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, meta: Option<Meta>) {
     let path = FieldPath::Field(&FieldPath::Document, "networking");
     let Some(object) = reader.object(node, &path, &NETWORKING_FIELDS) else { return };
     let own = required(reader, &object, &path, "address", "192.168.0.1")
@@ -72,45 +71,42 @@ fn read_networking(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, meta
         _ => {}
     }
     let list = path.field("inbound");
+    let mut found = Vec::with_capacity(inbounds.len());
     for (index, item) in inbounds.iter().enumerate() {
         let path = list.index(index);
-        let Some(inbound) = read_inbound(reader, item, &path) else { continue };
+        let Some(inbound) = read_inbound(reader, draft, item, &path) else { continue };
         let (Some(meta), Some(address)) = (&meta, inbound.address.or(advertised).or(own)) else { continue };
         let place = reader.place(item.line, &path);
-        let endpoint = SocketAddr::new(address, inbound.port);
-        let mut endpoints = BTreeSet::new();
-        if inbound.ready {
-            endpoints.insert(endpoint);
-            draft.endpoints.push((endpoint, place.clone()));
-        }
-        draft.kinds.inbounds.push(kind::Inbound {
-            mesh: meta.mesh.as_str().into(),
-            dataplane: meta.clone(),
-            service: inbound.service.as_str().into(),
-            tags: inbound.tags,
-            name: inbound.name,
-            port: Port::new(inbound.port),
-            protocol: inbound.protocol,
-            endpoint: inbound.ready.then_some(endpoint),
-        });
-        let service = Service { protocol: inbound.protocol, endpoints };
-        let key = ServiceKey::new(&meta.mesh, &inbound.service);
-        draft.describe(reader, key, Form::Dataplane, service, place);
+        let endpoint = inbound.ready.then_some(SocketAddr::new(address, inbound.port));
+        draft.endpoints.extend(endpoint.map(|endpoint| (endpoint, place.clone())));
+        let (mesh, service) = (meta.mesh.clone(), inbound.service.clone());
+        draft.described.push(Described { mesh, service, form: Form::Dataplane, place });
+        let Inbound { service, tags, name, protocol, .. } = inbound;
+        let port = Port::new(inbound.port);
+        found.push(kind::Inbound { service, tags, name, port, protocol, endpoint });
+    }
+    if let Some(meta) = meta {
+        draft.add(Resource::Dataplane(Dataplane { meta, inbounds: found.into() }));
     }
 }
 
 /// An inbound that counts.
 struct Inbound {
-    service: String,
+    service: Arc<str>,
     tags: Tags,
-    name: String,
+    name: Arc<str>,
     protocol: Protocol,
     address: Option<IpAddr>,
     port: u16,
     ready: bool,
 }
 
-fn read_inbound(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<Inbound> {
+fn read_inbound(
+    reader: &mut Reader<'_>,
+    draft: &mut Draft,
+    node: &Node,
+    path: &FieldPath<'_>,
+) -> Option<Inbound> {
     let object = reader.object(node, path, &INBOUND_FIELDS)?;
     let port = required(reader, &object, path, "port", "8080")
         .and_then(|node| reader.integer(node, &path.field("port"), 1, u64::from(u16::MAX)))
@@ -122,16 +118,16 @@ fn read_inbound(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> O
     let address = optional_address(reader, &object, path, "address");
     let state = read_state(reader, &object, path);
     let tags_path = path.field("tags");
-    let tags = meta::tags(reader, &object, path, "tags");
+    let tags = meta::tags(reader, draft, &object, path, "tags");
     let spoken = match object.get("protocol") {
         Some(node) => meta::protocol(reader, node, &path.field("protocol")),
         None => meta::tag_protocol(reader, &object, &tags_path),
     };
     let name = match object.get("name").map(|node| &node.value) {
-        Some(Value::Text(name)) => name.clone(),
-        _ => String::new(),
+        Some(Value::Text(name)) => draft.texts.share(name),
+        _ => draft.texts.share(""),
     };
-    let (service, port, protocol) = (tags.get(SERVICE_TAG).cloned()?, port?, spoken?);
+    let (service, port, protocol) = (tags.shared(SERVICE_TAG).cloned()?, port?, spoken?);
     let counts = state != "Ignored" && port != NO_SERVICE_PORT;
     let ready = state == "Ready";
     counts.then_some(Inbound { service, tags, name, protocol, address, port, ready })

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::meta::{self, Scope};
+use super::meta;
 use super::{Draft, required};
 use crate::cp::violation::{FieldPath, Object, Reader, advice};
 use crate::cp::yaml::Node;
-use crate::model::kind::{ExternalService, MeshExternalService, SERVICE_TAG};
+use crate::model::kind::{ExternalService, MeshExternalService, Resource, ResourceKind, SERVICE_TAG};
 use crate::model::name::Hostname;
 use crate::model::resource::{Endpoint, Protocol};
 use crate::model::view::Port;
@@ -31,7 +31,7 @@ const MATCH_TYPE: &str = "HostnameGenerator";
 const MATCH_PROTOCOLS: [&str; 4] = ["tcp", "grpc", "http", "http2"];
 
 pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    let opened = meta::open(reader, draft, node, "ExternalService", Scope::Mesh, &["networking", "tags"]);
+    let opened = meta::open(reader, draft, node, ResourceKind::ExternalService, &["networking", "tags"]);
     let Some((object, meta)) = opened else { return };
     let root = FieldPath::Document;
     let path = root.field("networking");
@@ -54,24 +54,20 @@ pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
         }
     }
     let tags_path = root.field("tags");
-    let tags = meta::tags(reader, &object, &root, "tags");
+    let tags = meta::tags(reader, draft, &object, &root, "tags");
     let protocol = meta::tag_protocol(reader, &object, &tags_path);
-    let Some(service) = tags.get(SERVICE_TAG).cloned() else {
+    let Some(service) = tags.shared(SERVICE_TAG).cloned() else {
         let problem = format!("mandatory tag {SERVICE_TAG:?} is missing");
         return reader.report(object.line, &tags_path, problem);
     };
     let (Some(meta), Some((endpoint, port)), Some(protocol)) = (meta, address, protocol) else { return };
-    if matches!(&endpoint, Endpoint::Host(host, _) if host.as_str() == service) {
+    if matches!(&endpoint, Endpoint::Host(host, _) if host.as_str() == &*service) {
         let path = tags_path.field(SERVICE_TAG);
         return reader.report(object.line, &path, "cannot be the same as networking.address");
     }
-    draft.tagged.push((
-        meta.mesh.clone(),
-        service.clone(),
-        reader.place(object.line, &tags_path.field(SERVICE_TAG)),
-    ));
+    draft.tagged.push((service.clone(), reader.place(object.line, &tags_path.field(SERVICE_TAG))));
     let found = ExternalService { meta, service, tags, protocol, endpoint, port, host_entry };
-    draft.kinds.external_services.push(found);
+    draft.add(Resource::ExternalService(found));
 }
 
 /// `networking.address`, a host and a port.
@@ -148,7 +144,7 @@ fn read_tls(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) {
 }
 
 pub(super) fn read_mesh(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    let opened = meta::open(reader, draft, node, "MeshExternalService", Scope::Mesh, &["spec"]);
+    let opened = meta::open(reader, draft, node, ResourceKind::MeshExternalService, &["spec"]);
     let Some((object, meta)) = opened else { return };
     let root = FieldPath::Document;
     let path = root.field("spec");
@@ -170,7 +166,8 @@ pub(super) fn read_mesh(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node)
         endpoints.extend(read_mesh_endpoint(reader, draft, item, &list.index(index)));
     }
     let (Some(meta), Some((port, protocol))) = (meta, matched) else { return };
-    draft.kinds.mesh_external_services.push(MeshExternalService { meta, port, protocol, endpoints });
+    let endpoints = endpoints.into_iter().collect();
+    draft.add(Resource::MeshExternalService(MeshExternalService { meta, port, protocol, endpoints }));
 }
 
 fn read_match(reader: &mut Reader<'_>, spec: &Object<'_>, path: &FieldPath<'_>) -> Option<(Port, Protocol)> {

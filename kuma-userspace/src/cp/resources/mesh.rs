@@ -2,11 +2,11 @@
 //! Called by cp::resources.
 
 use super::Draft;
-use super::meta::{self, Scope};
+use super::meta;
 use super::required;
 use crate::cp::violation::{FieldPath, Reader, advice};
 use crate::cp::yaml::Node;
-use crate::model::kind::{Available, Mesh, MeshServices, SERVICE_TAG};
+use crate::model::kind::{Available, Mesh, MeshServices, Resource, ResourceKind, SERVICE_TAG, ZoneIngress};
 use crate::model::resource::DEFAULT_MESH;
 
 /// Fields of a Mesh that no name or VIP depends on.
@@ -19,7 +19,7 @@ const SERVICE_FIELDS: [&str; 4] = ["tags", "instances", "mesh", "externalService
 
 pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
     let fields: Vec<&str> = MESH_FIELDS.iter().chain(&["skipCreatingInitialPolicies"]).copied().collect();
-    let Some((object, meta)) = meta::open(reader, draft, node, "Mesh", Scope::Global, &fields) else {
+    let Some((object, meta)) = meta::open(reader, draft, node, ResourceKind::Mesh, &fields) else {
         return;
     };
     if let Some(name) = object.get("name") {
@@ -28,7 +28,7 @@ pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
     let root = FieldPath::Document;
     let mode = object.get("meshServices").map(|node| read_mode(reader, node, &root.field("meshServices")));
     if let Some(meta) = meta {
-        draft.kinds.meshes.insert(meta.name, Mesh { mode: mode.unwrap_or_default() });
+        draft.add(Resource::Mesh(Mesh { meta, mode: mode.unwrap_or_default() }));
     }
 }
 
@@ -47,11 +47,10 @@ fn read_mode(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Mesh
     }
 }
 
-/// The services that a ZoneIngress of another zone offers. Our own zone's are here already; whose zone it is shows when
-/// all files are read.
+/// A ZoneIngress and the services that it offers.
 pub(super) fn read_ingress(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    let opened = meta::open(reader, draft, node, "ZoneIngress", Scope::Global, &INGRESS_FIELDS);
-    let Some((object, _)) = opened else { return };
+    let opened = meta::open(reader, draft, node, ResourceKind::ZoneIngress, &INGRESS_FIELDS);
+    let Some((object, meta)) = opened else { return };
     let root = FieldPath::Document;
     let zone = object.get("zone").and_then(|node| reader.text(node, &root.field("zone")));
     let path = root.field("networking");
@@ -60,12 +59,13 @@ pub(super) fn read_ingress(reader: &mut Reader<'_>, draft: &mut Draft, node: &No
     }
     let path = root.field("availableServices");
     let services = object.get("availableServices").map_or(&[][..], |node| reader.list(node, &path));
+    let mut available = Vec::with_capacity(services.len());
     for (index, item) in services.iter().enumerate() {
-        let path = path.index(index);
-        if let Some(service) = read_available(reader, draft, item, &path) {
-            draft.available.push((zone.unwrap_or_default().to_owned(), service));
-        }
+        available.extend(read_available(reader, draft, item, &path.index(index)));
     }
+    let Some(meta) = meta else { return };
+    let zone = draft.texts.share(zone.unwrap_or_default());
+    draft.add(Resource::ZoneIngress(ZoneIngress { meta, zone, available: available.into() }));
 }
 
 fn read_networking(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) {
@@ -114,18 +114,15 @@ fn read_available(
     if let Some(node) = object.get("instances") {
         reader.integer(node, &path.field("instances"), 0, u64::from(u32::MAX));
     }
-    let tags = meta::tags(reader, &object, path, "tags");
-    let Some(service) = tags.get(SERVICE_TAG).cloned() else {
+    let tags = meta::tags(reader, draft, &object, path, "tags");
+    let Some(service) = tags.shared(SERVICE_TAG).cloned() else {
         reader.report(node.line, &path.field("tags").field(SERVICE_TAG), "cannot be empty");
         return None;
     };
     if let Some(node) = object.get("externalService") {
         reader.boolean(node, &path.field("externalService"));
     }
-    draft.tagged.push((
-        mesh.into(),
-        service.clone(),
-        reader.place(node.line, &path.field("tags").field(SERVICE_TAG)),
-    ));
-    Some(Available { mesh: mesh.into(), service, tags })
+    let place = reader.place(node.line, &path.field("tags").field(SERVICE_TAG));
+    draft.tagged.push((service.clone(), place));
+    Some(Available { mesh: draft.texts.share(mesh), service, tags })
 }

@@ -1,27 +1,24 @@
 //! Kuma's MeshService and MeshMultiZoneService: instances with a VIP and ports of their own. Called by cp::resources.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::meta::{self, Scope};
+use super::meta;
 use super::{Draft, required};
 use crate::cp::violation::{FieldPath, Object, Reader, advice};
 use crate::cp::yaml::{Node, Value};
 use crate::model::kind::{
-    Kinds, MeshMultiZoneService, MeshService, MeshServices, Meta, SERVICE_TAG, Selector, ServicePort, Tags,
-    TargetPort,
+    MeshMultiZoneService, MeshService, Resource, ResourceKind, Selector, ServicePort, TargetPort,
 };
-use crate::model::resource::Protocol;
-use crate::model::view::Port;
 
 const SPEC_FIELDS: [&str; 4] = ["selector", "ports", "identities", "state"];
 const SELECTOR_FIELDS: [&str; 3] = ["dataplaneTags", "dataplaneRef", "dataplaneLabels"];
 const PORT_FIELDS: [&str; 4] = ["name", "port", "targetPort", "appProtocol"];
 const STATES: [&str; 2] = ["Available", "Unavailable"];
 /// Longest name, as in Kuma: it becomes a label.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_NAME_BYTES: usize = 63;
 
 pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    let opened = meta::open(reader, draft, node, "MeshService", Scope::Mesh, &["spec"]);
+    let opened = meta::open(reader, draft, node, ResourceKind::MeshService, &["spec"]);
     let Some((object, meta)) = opened else { return };
     let path = FieldPath::Field(&FieldPath::Document, "spec");
     if let Some(meta) = meta.as_ref().filter(|meta| meta.name.len() > MAX_NAME_BYTES) {
@@ -43,33 +40,33 @@ pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
     }
     let selector_path = path.field("selector");
     let selector = match spec.get("selector") {
-        Some(node) => read_selector(reader, node, &selector_path),
+        Some(node) => read_selector(reader, draft, node, &selector_path),
         None => Selector::Nobody,
     };
     let ports = read_ports(reader, &spec, &path.field("ports"));
     if let Some(meta) = meta {
-        draft.kinds.mesh_services.push(MeshService { meta, selector, ports });
+        draft.add(Resource::MeshService(MeshService { meta, selector, ports: ports.into() }));
     }
 }
 
-fn read_selector(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Selector {
+fn read_selector(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, path: &FieldPath<'_>) -> Selector {
     let Some(object) = reader.object(node, path, &SELECTOR_FIELDS) else { return Selector::Nobody };
     if SELECTOR_FIELDS.iter().filter(|field| object.get(field).is_some()).count() > 1 {
         let problem = "must specify only one of: dataplaneTags, dataplaneRef, or dataplaneLabels";
         reader.report(node.line, path, problem);
     }
-    let tags = meta::tags(reader, &object, path, "dataplaneTags");
+    let tags = meta::tags(reader, draft, &object, path, "dataplaneTags");
     let reference = path.field("dataplaneRef");
     let name = object
         .get("dataplaneRef")
         .and_then(|node| reader.object(node, &reference, &["name"]))
         .and_then(|object| required(reader, &object, &reference, "name", "redis-01"))
-        .and_then(|node| reader.text(node, &reference.field("name")).map(str::to_owned));
+        .and_then(|node| reader.text(node, &reference.field("name")).map(Arc::from));
     let labels_path = path.field("dataplaneLabels");
     let labels = object
         .get("dataplaneLabels")
         .and_then(|node| reader.object(node, &labels_path, &["matchLabels"]))
-        .map(|object| meta::tags(reader, &object, &labels_path, "matchLabels"));
+        .map(|object| meta::tags(reader, draft, &object, &labels_path, "matchLabels"));
     match (name, labels) {
         (Some(name), _) => Selector::Name(name),
         (None, Some(labels)) if !labels.is_empty() => Selector::Labels(labels),
@@ -107,7 +104,7 @@ fn read_port(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Opti
     let target_path = path.field("targetPort");
     let target = match object.get("targetPort") {
         Some(Node { value: Value::Text(name), .. }) if !name.is_empty() => {
-            Some(TargetPort::Name(name.clone()))
+            Some(TargetPort::Name(name.as_str().into()))
         }
         Some(node) => Some(TargetPort::Number(meta::port(reader, node, &target_path)?)),
         None => None,
@@ -117,44 +114,8 @@ fn read_port(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Opti
     Some(ServicePort { port, target: target.unwrap_or(TargetPort::Number(port)), protocol })
 }
 
-/// MeshServices that stand for a service tag, in meshes whose mode asks for them: for tags that are RFC 1035 labels, as in
-/// Kuma, and that no resource names.
-pub(super) fn derive(kinds: &mut Kinds) {
-    let given: BTreeSet<(String, String)> =
-        kinds.mesh_services.iter().map(|given| (given.meta.mesh.clone(), given.meta.name.clone())).collect();
-    let asked = |mesh: &str| kinds.meshes.get(mesh).is_some_and(|mesh| mesh.mode != MeshServices::Disabled);
-    let mut derived: BTreeMap<(String, String), BTreeMap<Port, Protocol>> = BTreeMap::new();
-    for inbound in kinds.inbounds.iter().filter(|inbound| asked(&inbound.mesh) && is_label(&inbound.service))
-    {
-        let key = (inbound.mesh.to_string(), inbound.service.to_string());
-        if !given.contains(&key) {
-            let spoken = derived.entry(key).or_default().entry(inbound.port).or_insert(inbound.protocol);
-            *spoken = spoken.common(inbound.protocol);
-        }
-    }
-    for ((mesh, name), ports) in derived {
-        let tags = Tags::from([(SERVICE_TAG.to_owned(), name.clone())]);
-        let port = |(port, protocol)| ServicePort {
-            port,
-            target: TargetPort::Number(port),
-            protocol: Some(protocol),
-        };
-        let ports = ports.into_iter().map(port).collect();
-        let meta = Meta { mesh, name, ..Meta::default() };
-        kinds.mesh_services.push(MeshService { meta, selector: Selector::Tags(tags), ports });
-    }
-}
-
-fn is_label(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    text.len() <= MAX_NAME_BYTES
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && !text.ends_with('-')
-        && text.bytes().all(plain)
-}
-
 pub(super) fn read_multi_zone(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    let opened = meta::open(reader, draft, node, "MeshMultiZoneService", Scope::Mesh, &["spec"]);
+    let opened = meta::open(reader, draft, node, ResourceKind::MeshMultiZoneService, &["spec"]);
     let Some((object, meta)) = opened else { return };
     let path = FieldPath::Field(&FieldPath::Document, "spec");
     let example =
@@ -166,7 +127,7 @@ pub(super) fn read_multi_zone(reader: &mut Reader<'_>, draft: &mut Draft, node: 
         .get("selector")
         .and_then(|node| reader.object(node, &selector_path, &["meshService"]))
         .and_then(|selector| reader.object(selector.get("meshService")?, &service_path, &["matchLabels"]))
-        .map(|selector| meta::tags(reader, &selector, &service_path, "matchLabels"));
+        .map(|selector| meta::tags(reader, draft, &selector, &service_path, "matchLabels"));
     let selector = labels.unwrap_or_default();
     if selector.is_empty() {
         reader.report(spec.line, &service_path.field("matchLabels"), "cannot be empty");
@@ -176,6 +137,7 @@ pub(super) fn read_multi_zone(reader: &mut Reader<'_>, draft: &mut Draft, node: 
         reader.report(spec.line, &path.field("ports"), "cannot be empty");
     }
     if let Some(meta) = meta {
-        draft.kinds.mesh_multi_zone_services.push(MeshMultiZoneService { meta, selector, ports });
+        let ports = ports.into();
+        draft.add(Resource::MeshMultiZoneService(MeshMultiZoneService { meta, selector, ports }));
     }
 }

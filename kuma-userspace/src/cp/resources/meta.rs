@@ -1,10 +1,10 @@
 //! What all of Kuma's resources have in common: mesh, name, labels, time of making; and fields that several kinds share.
-//! Keeps: a resource is given once in all files. Called by the readers of each kind.
+//! Keeps: equal texts are one text in memory. Called by the readers of each kind.
 
 use super::{Draft, mesh_name, required};
-use crate::cp::violation::{FieldPath, Object, Reader, Violation, advice};
+use crate::cp::violation::{FieldPath, Object, Reader, advice};
 use crate::cp::yaml::{Node, Value};
-use crate::model::kind::{Meta, PROTOCOL_TAG, Tags};
+use crate::model::kind::{Meta, PROTOCOL_TAG, ResourceKind, Tags};
 use crate::model::resource::{PROTOCOLS, Protocol};
 use crate::model::view::Port;
 
@@ -12,44 +12,32 @@ use crate::model::view::Port;
 const COMMON: [&str; 8] =
     ["type", "mesh", "name", "labels", "creationTime", "modificationTime", "kri", "status"];
 
-/// Whose name is unique within what.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
-    Mesh,
-    Global,
-}
-
 /// The fields of a resource and what it has in common with all others; nothing when that is wrong.
 pub(super) fn open<'n>(
     reader: &mut Reader<'_>,
     draft: &mut Draft,
     node: &'n Node,
-    kind: &'static str,
-    scope: Scope,
+    kind: ResourceKind,
     own: &[&str],
 ) -> Option<(Object<'n>, Option<Meta>)> {
     let root = FieldPath::Document;
     let known: Vec<&str> = COMMON.iter().chain(own).copied().collect();
     let object = reader.object(node, &root, &known)?;
-    let mesh = match scope {
-        Scope::Mesh => required(reader, &object, &root, "mesh", "default")
-            .and_then(|node| mesh_name(reader, node, &root.field("mesh"))),
+    let mesh = if kind.is_global() {
         // A mesh of a global resource means nothing, as in Kuma.
-        Scope::Global => Some(""),
+        Some("")
+    } else {
+        required(reader, &object, &root, "mesh", "default")
+            .and_then(|node| mesh_name(reader, node, &root.field("mesh")))
     };
     let name_path = root.field("name");
     let name = required(reader, &object, &root, "name", "redis")
         .and_then(|node| reader.text(node, &name_path).map(|text| (text, node.line)));
-    let labels = tags(reader, &object, &root, "labels");
+    let labels = tags(reader, draft, &object, &root, "labels");
     let created_secs = created(reader, &object);
     let (Some(mesh), Some((name, line))) = (mesh, name) else { return Some((object, None)) };
-    let place = reader.place(line, &name_path);
-    if let Some(first) = draft.named.insert((kind, mesh.into(), name.into()), place.clone()) {
-        let of = if mesh.is_empty() { String::new() } else { format!(" of mesh {mesh:?}") };
-        let problem = format!("{kind} {name:?}{of} is given already at {first}: keep one of the two");
-        reader.violations.push(Violation { place, problem });
-    }
-    let meta = Meta { mesh: mesh.into(), name: name.into(), labels, created_secs };
+    draft.named(kind, mesh, name, reader.place(line, &name_path));
+    let meta = Meta { mesh: draft.texts.share(mesh), name: name.into(), labels, created_secs };
     Some((object, Some(meta)))
 }
 
@@ -66,12 +54,18 @@ pub(super) fn spec<'n>(
 }
 
 /// A map of texts; an absent one is empty.
-pub(super) fn tags(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath<'_>, field: &str) -> Tags {
+pub(super) fn tags(
+    reader: &mut Reader<'_>,
+    draft: &mut Draft,
+    object: &Object<'_>,
+    path: &FieldPath<'_>,
+    field: &str,
+) -> Tags {
     let Some(node) = object.get(field) else { return Tags::new() };
     read_tags(reader, node, &path.field(field))
         .into_iter()
         .filter_map(|(key, node)| match &node.value {
-            Value::Text(text) => Some((key.to_owned(), text.clone())),
+            Value::Text(text) => Some((draft.texts.share(key), draft.texts.share(text))),
             _ => None,
         })
         .collect()

@@ -3,6 +3,7 @@
 //! documents without effect. Called by cp (check, open) and cp::watch.
 
 mod dataplane;
+mod derived;
 mod external;
 pub mod files;
 mod generator;
@@ -13,15 +14,22 @@ mod short;
 mod virtual_outbound;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnetwork::IpNetwork;
 
 use super::names;
 use super::settings::{self, Settings, Source};
 use super::violation::{FieldPath, Invalid, Place, Reader, Violation, advice};
 use super::yaml::{self, Node, Value};
-use crate::model::kind::{Available, Kinds};
-use crate::model::resource::{Service, ServiceKey};
+use crate::model::kind::{Dataplane, Inbound, Mesh, MeshServices, Meta, Resource, ResourceKey, ResourceKind};
+use crate::model::name::Hostname;
+use crate::model::resource::{DEFAULT_MESH, Kind, Protocol, Service, ServiceKey};
+use crate::model::tags::Interner;
 
 /// Kinds of resources that are read, in Kuma's words.
 const KINDS: [&str; 9] = [
@@ -38,14 +46,47 @@ const KINDS: [&str; 9] = [
 /// Longest name of a mesh: it names a view as well.
 const MAX_MESH_BYTES: usize = 63;
 
-/// Everything that the files say.
+/// Everything that is there, from whatever origin: checked, and complete with what is there from the start and what is
+/// derived.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Resources {
     pub settings: Settings,
-    /// Services of the mesh by their tag: what Dataplanes add up to, and the short form.
-    pub services: BTreeMap<ServiceKey, Service>,
-    /// Everything else.
-    pub kinds: Kinds,
+    pub all: OrdMap<ResourceKey, Arc<Resource>>,
+}
+
+impl Resources {
+    /// The resources of one kind, by mesh and name.
+    pub fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &Resource> {
+        let first = ResourceKey::new(kind, "", "");
+        let of_kind = move |(key, _): &(&ResourceKey, &Arc<Resource>)| key.kind == kind;
+        self.all.range(first..).take_while(of_kind).map(|(_, resource)| &**resource)
+    }
+
+    /// What the short form and the inbounds of Dataplanes add up to.
+    pub fn services(&self) -> BTreeMap<ServiceKey, Service> {
+        let mut services: BTreeMap<ServiceKey, Service> = BTreeMap::new();
+        let mut add = |mesh: &Arc<str>, service: &Arc<str>, protocol: Protocol, endpoints: &[SocketAddr]| {
+            let key = ServiceKey { mesh: mesh.clone(), kind: Kind::Service, service: service.clone() };
+            let service = services.entry(key).or_insert_with(|| Service { protocol, ..Service::default() });
+            service.protocol = service.protocol.common(protocol);
+            service.endpoints.extend(endpoints);
+        };
+        for resource in self.all.values() {
+            match &**resource {
+                Resource::Dataplane(Dataplane { meta, inbounds }) => {
+                    for Inbound { service, protocol, endpoint, .. } in inbounds {
+                        add(&meta.mesh, service, *protocol, endpoint.as_slice());
+                    }
+                }
+                Resource::Service(service) => {
+                    let Meta { mesh, name, .. } = &service.meta;
+                    add(mesh, name, service.protocol, &service.endpoints);
+                }
+                _ => {}
+            }
+        }
+        services
+    }
 }
 
 /// Reads files and directories of resources.
@@ -132,16 +173,17 @@ fn read_document(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
 }
 
 /// Which form described a service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Form {
     Short,
     Dataplane,
 }
 
-/// A service and where it was first described.
+/// A description of a service, or of an instance of it.
 #[derive(Debug)]
 struct Described {
-    service: Service,
+    mesh: Arc<str>,
+    service: Arc<str>,
     form: Form,
     place: Place,
 }
@@ -149,51 +191,27 @@ struct Described {
 /// What was read so far.
 #[derive(Debug, Default)]
 struct Draft {
+    texts: Interner,
     settings: Option<(Settings, settings::PoolPlaces, Place)>,
     ipam: Option<(settings::IpamDraft, Place)>,
     zone: Option<(String, Place)>,
-    services: BTreeMap<ServiceKey, Described>,
-    /// Resources by kind, mesh and name.
-    named: BTreeMap<(&'static str, String, String), Place>,
-    kinds: Kinds,
-    /// With the zone whose ingress offers it.
-    available: Vec<(String, Available)>,
-    /// Service tags outside of Dataplanes, which must be names under the domain: mesh, tag, place.
-    tagged: Vec<(String, String, Place)>,
+    found: Vec<Arc<Resource>>,
+    /// Where resources of Kuma's kinds stand.
+    named: Vec<(ResourceKey, Place)>,
+    described: Vec<Described>,
+    /// Service tags outside of Dataplanes, which must be names under the domain.
+    tagged: Vec<(Arc<str>, Place)>,
     /// Each endpoint's place is kept until the pools are known.
-    endpoints: Vec<(std::net::SocketAddr, Place)>,
+    endpoints: Vec<(SocketAddr, Place)>,
 }
 
 impl Draft {
-    /// Adds a service, or instances of one that other Dataplanes described before.
-    fn describe(
-        &mut self,
-        reader: &mut Reader<'_>,
-        key: ServiceKey,
-        form: Form,
-        service: Service,
-        place: Place,
-    ) {
-        match self.services.entry(key) {
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(Described { service, form, place });
-            }
-            std::collections::btree_map::Entry::Occupied(mut occupied) => {
-                let first = occupied.get_mut();
-                if (first.form, form) == (Form::Dataplane, Form::Dataplane) {
-                    first.service.protocol = first.service.protocol.common(service.protocol);
-                    first.service.endpoints.extend(service.endpoints);
-                    return;
-                }
-                let ServiceKey { mesh, service, .. } = occupied.key();
-                let first = &occupied.get().place;
-                let problem = format!(
-                    "service {:?} of mesh {:?} is described already at {first}: keep one of the two",
-                    &**service, &**mesh
-                );
-                reader.violations.push(Violation { place, problem });
-            }
-        }
+    fn named(&mut self, kind: ResourceKind, mesh: &str, name: &str, place: Place) {
+        self.named.push((ResourceKey::new(kind, mesh, name), place));
+    }
+
+    fn add(&mut self, resource: Resource) {
+        self.found.push(Arc::new(resource));
     }
 
     /// The checks that need everything: names under the domain, endpoints outside the pools, room in the pools.
@@ -207,68 +225,110 @@ impl Draft {
         if let Some((zone, _)) = self.zone {
             settings.zone = zone;
         }
-        for (key, described) in &self.services {
-            if let Err(error) = names::canonical(&key.service, &settings.domain) {
-                violations.push(Violation { place: described.place.clone(), problem: error.to_string() });
-            }
-        }
-        for (_, tag, place) in self.tagged {
+        check_named(self.named, violations);
+        let services = check_described(self.described, &settings.domain, violations);
+        for (tag, place) in self.tagged {
             if let Err(error) = names::canonical(&tag, &settings.domain) {
                 violations.push(Violation { place, problem: error.to_string() });
             }
         }
-        let kinds = finish_kinds(self.kinds, self.available, &settings.zone);
+        let all = complete(self.found);
+        let pools = used_pools(&settings, &all);
         for (endpoint, place) in self.endpoints {
-            let all = settings.all_pools();
-            let used = all.ranges().filter(|(source, _)| is_used(&kinds, *source)).map(|(_, range)| range);
-            if let Some(pool) = used.into_iter().find(|range| range.contains(endpoint.ip())) {
+            if let Some(pool) = pools.iter().find(|range| range.contains(endpoint.ip())) {
                 let problem = format!(
                     "endpoint {endpoint} lies in the VIP pool {pool}: write the address where the service really listens"
                 );
                 violations.push(Violation { place, problem });
             }
         }
-        let (room, wanted) = (settings.pools.room(), self.services.len());
-        if u128::try_from(wanted).is_ok_and(|wanted| wanted > room) {
+        let room = settings.pools.room();
+        if u128::try_from(services).is_ok_and(|wanted| wanted > room) {
             let problem = format!(
-                "no room: the smallest VIP pool holds {room} addresses and there are {wanted} services: \
+                "no room: the smallest VIP pool holds {room} addresses and there are {services} services: \
                  use a larger network such as 240.0.0.0/4 or fd00:fd00::/64"
             );
             let smallest = pool_places.smallest(settings.pools);
             violations.extend(smallest.map(|place| Violation { place, problem }));
         }
-        let services = self.services.into_iter().map(|(key, described)| (key, described.service)).collect();
-        Resources { settings, services, kinds }
+        Resources { settings, all }
     }
 }
 
-/// Brings the kinds into an order that does not depend on files, and adds what is there from the start.
-fn finish_kinds(mut kinds: Kinds, available: Vec<(String, Available)>, zone: &str) -> Kinds {
-    // An ingress that does not say its zone is of ours, as in Kuma.
-    let others =
-        available.into_iter().filter(|(of, _)| of != zone && !of.is_empty()).map(|(_, service)| service);
-    kinds.available = others.collect();
-    // Stable: the inbounds of one Dataplane keep their order.
-    kinds.inbounds.sort_by(|a, b| a.dataplane.cmp(&b.dataplane));
-    mesh_service::derive(&mut kinds);
-    kinds.generators.extend(generator::defaults(&kinds.generators));
-    kinds.external_services.sort_by(|a, b| a.meta.cmp(&b.meta));
-    kinds.virtual_outbounds.sort_by(|a, b| a.meta.cmp(&b.meta));
-    kinds.mesh_services.sort_by(|a, b| a.meta.cmp(&b.meta));
-    kinds.mesh_external_services.sort_by(|a, b| a.meta.cmp(&b.meta));
-    kinds.mesh_multi_zone_services.sort_by(|a, b| a.meta.cmp(&b.meta));
-    kinds.generators.sort_by(|a, b| a.meta.cmp(&b.meta));
-    kinds
+/// A resource is given once in all files.
+fn check_named(named: Vec<(ResourceKey, Place)>, violations: &mut Vec<Violation>) {
+    let mut places: BTreeMap<ResourceKey, Place> = BTreeMap::new();
+    for (key, place) in named {
+        if let Some(first) = places.get(&key) {
+            let problem = format!("{key} is given already at {first}: keep one of the two");
+            violations.push(Violation { place: place.clone(), problem });
+        }
+        places.insert(key, place);
+    }
 }
 
-/// Pools of kinds of which there is none stand for nothing.
-fn is_used(kinds: &Kinds, source: Source) -> bool {
-    match source {
+/// A service is described once, or by the inbounds of Dataplanes, and its name is one under the domain. Returns how many
+/// there are.
+fn check_described(described: Vec<Described>, domain: &Hostname, violations: &mut Vec<Violation>) -> usize {
+    let mut services: BTreeMap<(Arc<str>, Arc<str>), (Form, Place)> = BTreeMap::new();
+    for Described { mesh, service, form, place } in described {
+        match services.entry((mesh, service)) {
+            Entry::Vacant(vacant) => {
+                if let Err(error) = names::canonical(&vacant.key().1, domain) {
+                    violations.push(Violation { place: place.clone(), problem: error.to_string() });
+                }
+                vacant.insert((form, place));
+            }
+            Entry::Occupied(occupied) => {
+                let (mesh, service) = occupied.key();
+                let (first, at) = occupied.get();
+                if (*first, form) != (Form::Dataplane, Form::Dataplane) {
+                    let problem = format!(
+                        "service {service:?} of mesh {mesh:?} is described already at {at}: keep one of the two"
+                    );
+                    violations.push(Violation { place, problem });
+                }
+            }
+        }
+    }
+    services.len()
+}
+
+/// What was given, with what is there from the start and what is derived.
+fn complete(given: Vec<Arc<Resource>>) -> OrdMap<ResourceKey, Arc<Resource>> {
+    let mut all: OrdMap<ResourceKey, Arc<Resource>> =
+        given.into_iter().map(|resource| (resource.key(), resource)).collect();
+    for builtin in builtin() {
+        all.entry(builtin.key()).or_insert_with(|| Arc::new(builtin));
+    }
+    for service in derived::all(&all) {
+        let service = Resource::MeshService(service);
+        all.entry(service.key()).or_insert_with(|| Arc::new(service));
+    }
+    all
+}
+
+/// What is there from the start, unless it is given.
+fn builtin() -> Vec<Resource> {
+    let meta = Meta { name: DEFAULT_MESH.into(), ..Meta::default() };
+    let mesh = Resource::Mesh(Mesh { meta, mode: MeshServices::default() });
+    std::iter::once(mesh).chain(generator::defaults().map(Resource::HostnameGenerator)).collect()
+}
+
+/// The networks that no endpoint may lie in. Pools of kinds of which there is none stand for nothing.
+fn used_pools(settings: &Settings, all: &OrdMap<ResourceKey, Arc<Resource>>) -> Vec<IpNetwork> {
+    let any = |kind| {
+        let first = ResourceKey::new(kind, "", "");
+        all.range(first..).next().is_some_and(|(key, _)| key.kind == kind)
+    };
+    let used = |source: Source| match source {
         Source::Dns => true,
-        Source::MeshService => !kinds.mesh_services.is_empty(),
-        Source::MeshExternalService => !kinds.mesh_external_services.is_empty(),
-        Source::MeshMultiZoneService => !kinds.mesh_multi_zone_services.is_empty(),
-    }
+        Source::MeshService => any(ResourceKind::MeshService),
+        Source::MeshExternalService => any(ResourceKind::MeshExternalService),
+        Source::MeshMultiZoneService => any(ResourceKind::MeshMultiZoneService),
+    };
+    let pools = settings.all_pools();
+    pools.ranges().filter(|(source, _)| used(*source)).map(|(_, range)| range).collect()
 }
 
 /// The name of a mesh, as Kuma allows it.

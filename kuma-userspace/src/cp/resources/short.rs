@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Draft, Form, mesh_name, meta, required};
+use super::{Described, Draft, Form, mesh_name, meta, required};
 use crate::cp::settings;
 use crate::cp::violation::{FieldPath, Reader, Violation};
 use crate::cp::yaml::Node;
-use crate::model::resource::{DEFAULT_MESH, Protocol, Service, ServiceKey};
+use crate::model::kind::{Meta, Resource, Service};
+use crate::model::resource::{DEFAULT_MESH, Protocol};
 
 const FIELDS: [&str; 4] = ["dnsServer", "ipam", "multizone", "services"];
 const SERVICE_FIELDS: [&str; 4] = ["mesh", "service", "protocol", "endpoints"];
@@ -84,8 +85,11 @@ fn read_service(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, path: &
     }
     if let (Some(mesh), Some(name), Some(named), Some(protocol)) = (mesh, service, named, protocol) {
         let place = reader.place(named.line, &service_path);
-        let service = Service { protocol, endpoints };
-        draft.describe(reader, ServiceKey::new(mesh, name), Form::Short, service, place);
+        let (mesh, service) = (draft.texts.share(mesh), draft.texts.share(name));
+        let meta = Meta { mesh: mesh.clone(), name: service.clone(), ..Meta::default() };
+        draft.described.push(Described { mesh, service, form: Form::Short, place });
+        let endpoints = endpoints.into_iter().collect();
+        draft.add(Resource::Service(Service { meta, protocol, endpoints }));
     }
 }
 

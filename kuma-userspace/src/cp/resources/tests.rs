@@ -28,8 +28,8 @@ pub(super) fn mistakes(text: &str) -> Vec<String> {
     read_one(text).unwrap_err()
 }
 
-fn service<'r>(resources: &'r Resources, mesh: &str, name: &str) -> &'r Service {
-    &resources.services[&ServiceKey::new(mesh, name)]
+fn service(resources: &Resources, mesh: &str, name: &str) -> Service {
+    resources.services().remove(&ServiceKey::new(mesh, name)).unwrap()
 }
 
 fn endpoints(texts: &[&str]) -> std::collections::BTreeSet<SocketAddr> {
@@ -53,7 +53,7 @@ services:
     assert_eq!(echo.protocol, Protocol::Http);
     assert_eq!(echo.endpoints, endpoints(&["127.0.0.1:7001", "127.0.0.1:7002"]));
     let redis = service(&resources, "default", "redis");
-    assert_eq!((redis.protocol, &redis.endpoints), (Protocol::Tcp, &endpoints(&["[::1]:6379"])));
+    assert_eq!((redis.protocol, redis.endpoints), (Protocol::Tcp, endpoints(&["[::1]:6379"])));
 }
 
 #[test]
@@ -110,12 +110,13 @@ name: gateway
 networking: {address: 192.168.0.3, gateway: {type: DELEGATED, tags: {kuma.io/service: edge}}}
 ";
     let resources = read_files(&[("a.yaml", WEB), ("b.yaml", second)]).unwrap();
-    let names: Vec<&str> = resources.services.keys().map(|key| &*key.service).collect();
+    let services = resources.services();
+    let names: Vec<&str> = services.keys().map(|key| &*key.service).collect();
     assert_eq!(names, ["late", "metrics", "web"]);
     let web = service(&resources, "default", "web");
     assert_eq!(
-        (web.protocol, &web.endpoints),
-        (Protocol::Http, &endpoints(&["192.168.0.1:8080", "10.0.0.2:8080"]))
+        (web.protocol, web.endpoints),
+        (Protocol::Http, endpoints(&["192.168.0.1:8080", "10.0.0.2:8080"]))
     );
     assert_eq!(service(&resources, "default", "metrics").endpoints, endpoints(&["192.168.0.9:9090"]));
     assert!(service(&resources, "default", "late").endpoints.is_empty());
@@ -133,7 +134,7 @@ fn a_directory_stands_for_its_resource_files() {
     write(".hidden.yaml", "][");
     write("notes.txt", "][");
     let twice = [directory.path().to_owned(), directory.path().join("web.yaml")];
-    let names: Vec<String> = read(&twice).unwrap().services.keys().map(ToString::to_string).collect();
+    let names: Vec<String> = read(&twice).unwrap().services().keys().map(ToString::to_string).collect();
     assert_eq!(names, ["default/metrics", "default/more", "default/redis", "default/web"]);
 }
 
@@ -284,8 +285,8 @@ fn the_examples_are_read() {
     let mesh = read(&[examples.join("mesh.yaml")]).unwrap();
     let echo = service(&mesh, "default", "echo-server_echo-example_svc_1010");
     assert_eq!(
-        (echo.protocol, &echo.endpoints),
-        (Protocol::Http, &endpoints(&["127.0.0.1:7001", "127.0.0.1:7002"]))
+        (echo.protocol, echo.endpoints),
+        (Protocol::Http, endpoints(&["127.0.0.1:7001", "127.0.0.1:7002"]))
     );
     assert_eq!(service(&mesh, "default", "redis").protocol, Protocol::Tcp);
     let kinds = read(&[examples.join("kuma-resources.yaml")]).unwrap();
@@ -339,7 +340,7 @@ fn a_file_with_many_services_is_read() {
             "- {{mesh: default, service: service-{i}, protocol: http, endpoints: [\"127.0.0.1:7001\"]}}\n"
         );
     }
-    assert_eq!(read_one(&text).unwrap().services.len(), 30_000);
+    assert_eq!(read_one(&text).unwrap().services().len(), 30_000);
 }
 
 proptest::proptest! {

@@ -1,12 +1,14 @@
 //! Kuma's VirtualOutbound: names made up from tags. Keeps: Kuma's rules, and both templates rendered once with made-up
 //! values, so that what cannot work is refused before anything is used. Called by cp::resources.
 
-use super::meta::{self, Scope};
+use std::sync::Arc;
+
+use super::meta;
 use super::{Draft, required};
 use crate::cp::template::Parsed;
 use crate::cp::violation::{FieldPath, Object, Reader};
 use crate::cp::yaml::Node;
-use crate::model::kind::{SERVICE_TAG, Tags, VirtualOutbound};
+use crate::model::kind::{Resource, ResourceKind, SERVICE_TAG, Tags, VirtualOutbound};
 use crate::model::name::Hostname;
 
 const CONF_FIELDS: [&str; 3] = ["host", "port", "parameters"];
@@ -15,10 +17,10 @@ const TRIAL_HOST: &str = "dummy";
 const TRIAL_PORT: &str = "1";
 
 pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    let opened = meta::open(reader, draft, node, "VirtualOutbound", Scope::Mesh, &["selectors", "conf"]);
+    let opened = meta::open(reader, draft, node, ResourceKind::VirtualOutbound, &["selectors", "conf"]);
     let Some((object, meta)) = opened else { return };
     let root = FieldPath::Document;
-    let selectors = read_selectors(reader, &object, &root.field("selectors"));
+    let selectors = read_selectors(reader, draft, &object, &root.field("selectors"));
     let path = root.field("conf");
     let Some(node) = object.get("conf") else {
         return reader.report(object.line, &path, "has to be defined");
@@ -28,10 +30,16 @@ pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
     let host = read_template(reader, &conf, &path, "host", |text| trial_host(text, &parameters));
     let port = read_template(reader, &conf, &path, "port", |text| trial_port(text, &parameters));
     let (Some(meta), Some(host), Some(port)) = (meta, host, port) else { return };
-    draft.kinds.virtual_outbounds.push(VirtualOutbound { meta, selectors, host, port, parameters });
+    let selectors = selectors.into();
+    draft.add(Resource::VirtualOutbound(VirtualOutbound { meta, selectors, host, port, parameters }));
 }
 
-fn read_selectors(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath<'_>) -> Vec<Tags> {
+fn read_selectors(
+    reader: &mut Reader<'_>,
+    draft: &mut Draft,
+    object: &Object<'_>,
+    path: &FieldPath<'_>,
+) -> Vec<Tags> {
     let items = object.get("selectors").map_or(&[][..], |node| reader.list(node, path));
     if items.is_empty() {
         reader.report(object.line, path, "must have at least one element");
@@ -40,7 +48,7 @@ fn read_selectors(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath
     for (index, item) in items.iter().enumerate() {
         let path = path.index(index);
         let Some(selector) = reader.object(item, &path, &["match"]) else { continue };
-        let tags = meta::tags(reader, &selector, &path, "match");
+        let tags = meta::tags(reader, draft, &selector, &path, "match");
         if selector
             .get("match")
             .is_none_or(|node| matches!(&node.value, crate::cp::yaml::Value::Map(map) if map.is_empty()))
@@ -53,7 +61,7 @@ fn read_selectors(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath
 }
 
 fn read_parameters(reader: &mut Reader<'_>, conf: &Object<'_>, path: &FieldPath<'_>) -> Tags {
-    let mut parameters = Tags::new();
+    let mut parameters: Vec<(&str, &str)> = Vec::new();
     let items = conf.get("parameters").map_or(&[][..], |node| reader.list(node, path));
     for (index, item) in items.iter().enumerate() {
         let path = path.index(index);
@@ -77,16 +85,17 @@ fn read_parameters(reader: &mut Reader<'_>, conf: &Object<'_>, path: &FieldPath<
             None => Some(text),
         };
         let Some(tag) = tag else { continue };
-        if parameters.insert(text.to_owned(), tag.to_owned()).is_some() {
+        if parameters.iter().any(|(known, _)| *known == text) {
             let problem = format!("parameter {text:?} is given twice: keep one of them");
             reader.report(name.line, &name_path, problem);
         }
+        parameters.push((text, tag));
     }
-    if !parameters.values().any(|tag| tag == SERVICE_TAG) {
+    if !parameters.iter().any(|(_, tag)| *tag == SERVICE_TAG) {
         let problem = format!("must contain a parameter with {SERVICE_TAG} as a tagKey");
         reader.report(conf.line, path, problem);
     }
-    parameters
+    parameters.into_iter().collect()
 }
 
 fn read_template(
@@ -95,7 +104,7 @@ fn read_template(
     path: &FieldPath<'_>,
     field: &'static str,
     trial: impl FnOnce(&str) -> Result<(), String>,
-) -> Option<String> {
+) -> Option<Arc<str>> {
     let path = path.field(field);
     let Some(node) = conf.get(field) else {
         reader.report(conf.line, &path, "has to be defined");
@@ -110,11 +119,11 @@ fn read_template(
         reader.report(node.line, &path, format!("template pre evaluation failed with error='{error}'"));
         return None;
     }
-    Some(text.to_owned())
+    Some(text.into())
 }
 
 fn trial(text: &str, parameters: &Tags, value: &str) -> Result<String, String> {
-    let values = parameters.keys().map(|name| (name.clone(), value.to_owned())).collect();
+    let values = parameters.names().map(|name| (name, value)).collect();
     Parsed::new(text)?.with_parameters(&values)
 }
 
