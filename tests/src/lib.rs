@@ -5,6 +5,7 @@ pub mod backend;
 pub mod binaries;
 pub mod cgroup;
 pub mod datapath;
+pub mod documents;
 pub mod foreign;
 pub mod fork;
 pub mod history;

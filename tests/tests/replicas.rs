@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::audit::{self, Observation};
+use harness::documents;
 use harness::postgres::Postgres as Server;
 use harness::process::Process;
 use harness::relay::Relay;
 use harness::wait::wait_until;
 use kuma_dns::cp::allocator::Changes;
 use kuma_dns::cp::record::Record;
+use kuma_dns::cp::store::documents::{Documents, Expected};
 use kuma_dns::cp::store::postgres::{Settings, Tls, TlsMode};
 use kuma_dns::cp::store::{Postgres, Role, Store, StoreError};
 use kuma_dns::model::resource::ServiceKey;
@@ -112,6 +114,45 @@ fn a_leader_that_did_not_renew_is_refused_once_another_leads() {
 }
 
 #[test]
+fn documents_of_one_replica_are_read_by_another_and_a_stale_one_is_refused() {
+    let (server, runtime) = (Server::start().unwrap(), Runtime::new().unwrap());
+    let (one, _replica) = runtime.block_on(Postgres::connect(&server.settings())).unwrap();
+    let (other, replica) = runtime.block_on(Postgres::connect(&server.settings())).unwrap();
+    let (one, other) = (one.documents(), other.documents());
+    documents::keeps_its_promises(&one, &other);
+
+    let (trigger, drain) = Drain::pair();
+    let running = runtime.spawn(replica.run(drain));
+    let mut heard = other.news();
+    wait_until(FAILOVER_SECS, "the other listens", || heard.has_changed().unwrap());
+    heard.mark_unchanged();
+    one.write(&[documents::put("heard", "{}", Expected::Any)]).unwrap();
+    wait_until(FAILOVER_SECS, "the other hears of a document", || heard.has_changed().unwrap());
+    trigger.request();
+    runtime.block_on(running).unwrap().unwrap();
+
+    // Whoever was away for too long is told everything: what went meanwhile is not known any more.
+    let before = other.read(None).unwrap().revision;
+    one.write(&[documents::delete("heard", Expected::Any)]).unwrap();
+    server.sql("UPDATE kuma_dns_removed SET at = at - interval '2 hours'").unwrap();
+    assert_eq!(documents::summary(&other.read(Some(before)).unwrap()).1, ["heard"]);
+    one.write(&[documents::delete("a", Expected::Any)]).unwrap();
+    let news = other.read(Some(before)).unwrap();
+    assert!(news.whole && !documents::summary(&news).0.contains_key("heard"), "{news:?}");
+
+    server.sql("UPDATE kuma_dns_documents SET document = '\\x00' WHERE key LIKE '%/b'").unwrap();
+    for documents in [&other, &one] {
+        let news = documents.read(None).unwrap();
+        assert!(news.whole && !documents::summary(&news).0.contains_key("b"), "{news:?}");
+        let aside: Vec<_> = news.quarantined.iter().map(|one| (&*one.key, &*one.reason)).collect();
+        assert_eq!(aside, [("MeshService/default/b", "1 bytes are too few")]);
+    }
+    let bytes = server.sql("SELECT document FROM kuma_dns_documents_quarantine").unwrap();
+    assert_eq!(bytes, "\\x00", "with its bytes");
+    one.write(&[documents::put("b", "5", Expected::Absent)]).unwrap();
+}
+
+#[test]
 fn a_damaged_row_is_set_aside_by_the_leader_and_harms_no_other() {
     let (server, runtime) = (Server::start().unwrap(), Runtime::new().unwrap());
     let (mut leader, _replica) = runtime.block_on(Postgres::connect(&server.settings())).unwrap();
@@ -124,7 +165,7 @@ fn a_damaged_row_is_set_aside_by_the_leader_and_harms_no_other() {
         assert_eq!(loaded.records.len(), 1);
         let quarantined: Vec<_> =
             loaded.quarantined.iter().map(|record| (&*record.key, &*record.reason)).collect();
-        assert_eq!(quarantined, [("default/a", "the record has 1 bytes, too few for a checksum")]);
+        assert_eq!(quarantined, [("default/a", "1 bytes are too few")]);
     }
     assert_eq!(server.sql("SELECT key FROM kuma_dns_vips").unwrap(), "default/b");
     assert_eq!(server.sql("SELECT record FROM kuma_dns_quarantine").unwrap(), "\\x00", "with its bytes");
@@ -137,7 +178,7 @@ fn a_server_that_is_not_there_and_tables_of_a_newer_version_are_refused_in_words
     let settings = server.settings();
     runtime.block_on(Postgres::connect(&settings)).unwrap();
     let newer = "INSERT INTO kuma_dns_migrations SELECT 99, description, installed_on, success, checksum, execution_time
-                 FROM kuma_dns_migrations";
+                 FROM kuma_dns_migrations WHERE version = 1";
     server.sql(newer).unwrap();
     let place = format!("database postgres at 127.0.0.1:{} as user postgres", settings.port.get());
     let refused = runtime.block_on(Postgres::connect(&settings)).unwrap_err().to_string();

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use harness::documents;
 use harness::history::wanted;
 use kuma_dns::cp::allocator::{Allocator, Lost};
 use kuma_dns::cp::record::Record;
 use kuma_dns::cp::settings::Settings;
-use kuma_dns::cp::store::{Embedded, Store};
+use kuma_dns::cp::store::documents::Documents;
+use kuma_dns::cp::store::{Embedded, MemoryDocuments, Store};
 use kuma_dns::model::resource::ServiceKey;
 
 /// How often the writer is killed.
@@ -141,6 +143,15 @@ fn a_disk_that_was_full_costs_no_vip_and_is_used_again() {
     let found = sorted(Embedded::open(directory.path()).unwrap().load().unwrap().records);
     let mut expected = Expected::new();
     assert!(found == expected.after(last) || found == expected.after(last + 1));
+}
+
+#[test]
+fn documents_are_written_as_a_whole_or_not_at_all_and_read_since_a_revision() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Embedded::open(directory.path()).unwrap();
+    for documents in [&store.documents() as &dyn Documents, &MemoryDocuments::default()] {
+        documents::keeps_its_promises(documents, documents);
+    }
 }
 
 #[test]

@@ -151,9 +151,9 @@ impl ControlPlane {
         status.update(|status| status.files.clone_from(&paths));
         let (sender, receiver) = channel::channel(Arc::new(resources));
         let reported = status.clone();
-        let (store, replica) = store.open().await?;
+        let store::Opened { records, replica, .. } = store.open().await?;
         let publish = blocking(move || {
-            let publisher = Publisher::open(store, &receiver.borrow().settings)?;
+            let publisher = Publisher::open(records, &receiver.borrow().settings)?;
             let publisher = publisher.with_outbounds(outbounds);
             Ok(Publish::first(publisher, receiver, reported)?)
         })

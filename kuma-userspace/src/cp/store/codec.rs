@@ -18,12 +18,16 @@ const CHECKSUM_BYTES: usize = 8;
 pub enum Damage {
     #[error("the key {0:?} is neither mesh/service nor mesh/kind:name")]
     Key(String),
-    #[error("the record has {0} bytes, too few for a checksum")]
+    #[error("{0} bytes are too few")]
     Short(usize),
     #[error("the checksum does not fit the content")]
     Checksum,
     #[error("the content is no record")]
     Content(#[source] serde_json::Error),
+    #[error("the key {0:?} is not kind/mesh/name")]
+    DocumentKey(String),
+    #[error("the document is no text")]
+    Text(#[source] std::str::Utf8Error),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,10 +64,7 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
         v6: record.held.v6,
         resting: resting.collect(),
     };
-    let json = serde_json::to_vec(&stored)?;
-    let mut bytes = checksum(&key(&record.service), &json).to_be_bytes().to_vec();
-    bytes.extend(json);
-    Ok(bytes)
+    Ok(with_checksum(&key(&record.service), &serde_json::to_vec(&stored)?))
 }
 
 /// The record that stands under a key.
@@ -89,17 +90,26 @@ pub(super) fn version(key: &str, bytes: &[u8]) -> u64 {
 }
 
 fn content(key: &str, bytes: &[u8]) -> Result<Stored, Damage> {
-    let (sum, json) = bytes.split_first_chunk::<CHECKSUM_BYTES>().ok_or(Damage::Short(bytes.len()))?;
-    if u64::from_be_bytes(*sum) != checksum(key, json) {
-        return Err(Damage::Checksum);
-    }
-    serde_json::from_slice(json).map_err(Damage::Content)
+    serde_json::from_slice(checked(key, bytes)?).map_err(Damage::Content)
+}
+
+/// Content with its checksum in front.
+pub(super) fn with_checksum(key: &str, content: &[u8]) -> Vec<u8> {
+    let mut bytes = checksum(key, content).to_be_bytes().to_vec();
+    bytes.extend(content);
+    bytes
+}
+
+/// The content behind a checksum that fits it.
+pub(super) fn checked<'a>(key: &str, bytes: &'a [u8]) -> Result<&'a [u8], Damage> {
+    let (sum, content) = bytes.split_first_chunk::<CHECKSUM_BYTES>().ok_or(Damage::Short(bytes.len()))?;
+    if u64::from_be_bytes(*sum) == checksum(key, content) { Ok(content) } else { Err(Damage::Checksum) }
 }
 
 /// FNV-1a, 64 bits, over key and content: finds flipped bits, torn writes and records under another's key; it is no
 /// defence against forgery.
-fn checksum(key: &str, json: &[u8]) -> u64 {
-    let bytes = key.bytes().chain([0]).chain(json.iter().copied());
+fn checksum(key: &str, content: &[u8]) -> u64 {
+    let bytes = key.bytes().chain([0]).chain(content.iter().copied());
     bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -1,8 +1,10 @@
-//! Where records are kept: one small record per service, behind one small trait.
+//! Where records (who has which VIP) and documents (resources given by REST) are kept: one small row each, behind two small
+//! traits.
 //! Keeps: a batch is stored as a whole or not at all, and is safe from a crash when `commit` returns; a record that
 //! somebody else changed is never overwritten; a damaged record stops nobody but itself. Called by cp::publish.
 
 mod codec;
+pub mod documents;
 mod embedded;
 mod memory;
 pub mod postgres;
@@ -14,12 +16,14 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 pub use self::codec::Damage;
-pub use self::embedded::Embedded;
-pub use self::memory::Memory;
-pub use self::postgres::Postgres;
+use self::documents::{Documents, Expected};
+pub use self::embedded::{Embedded, EmbeddedDocuments};
+pub use self::memory::{Memory, MemoryDocuments};
 use self::postgres::Replica;
+pub use self::postgres::{Postgres, PostgresDocuments};
 use super::allocator::Changes;
 use super::record::Record;
+use crate::model::kind::ResourceKey;
 use crate::model::resource::ServiceKey;
 
 /// A place for records. Calls may block: they are made from a thread that may.
@@ -55,23 +59,42 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
-    /// Opens it. A store that others use as well comes with the task that plays our part among them.
+    /// Opens it.
     ///
     /// # Errors
     /// It cannot be opened, or somebody else has it.
-    pub async fn open(self) -> Result<(Box<dyn Store>, Option<Replica>), StoreError> {
+    pub async fn open(self) -> Result<Opened, StoreError> {
         match self {
-            Self::Memory => Ok((Box::new(Memory::default()), None)),
+            Self::Memory => {
+                Ok(Opened::alone(Box::new(Memory::default()), Arc::new(MemoryDocuments::default())))
+            }
             Self::Embedded(directory) => {
                 // Reads the whole file, so on a thread that may block.
                 let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
-                Ok((Box::new(opened.map_err(StoreError::Panicked)??), None))
+                let records = opened.map_err(StoreError::Panicked)??;
+                let documents = Arc::new(records.documents());
+                Ok(Opened::alone(Box::new(records), documents))
             }
             Self::Postgres(settings) => {
-                let (store, replica) = Postgres::connect(&settings).await?;
-                Ok((Box::new(store), Some(replica)))
+                let (records, replica) = Postgres::connect(&settings).await?;
+                let documents = Arc::new(records.documents());
+                Ok(Opened { records: Box::new(records), documents, replica: Some(replica) })
             }
         }
+    }
+}
+
+/// A store that was opened.
+pub struct Opened {
+    pub records: Box<dyn Store>,
+    pub documents: Arc<dyn Documents>,
+    /// The task that plays our part among those who use the store as well.
+    pub replica: Option<Replica>,
+}
+
+impl Opened {
+    fn alone(records: Box<dyn Store>, documents: Arc<dyn Documents>) -> Self {
+        Self { records, documents, replica: None }
     }
 }
 
@@ -136,6 +159,8 @@ pub enum StoreError {
     Failed { verb: &'static str, path: PathBuf, source: Box<redb::Error> },
     #[error("record of service {service} has version {found}, expected {expected}: somebody else changed it")]
     Conflict { service: ServiceKey, expected: u64, found: u64 },
+    #[error("{key} {}, expected {expected}: somebody else changed it, read it again", found_words(*found))]
+    Stale { key: ResourceKey, expected: Expected, found: Option<u64> },
     #[error(
         "cannot connect to PostgreSQL, {place}: is it running and reachable, and may this user come from this host \
          (pg_hba.conf, store.postgres)?"
@@ -151,10 +176,16 @@ pub enum StoreError {
     Migrate { place: Arc<str>, source: Box<sqlx::migrate::MigrateError> },
     #[error("PostgreSQL, {place}, has tables of a newer kuma-dns (migration {found}): use that version")]
     Newer { place: Arc<str>, found: i64 },
+    #[error("documents are damaged again and again: they were set aside {attempts} times and others came")]
+    Damaged { attempts: usize },
     #[error("opening the store panicked")]
     Panicked(#[source] tokio::task::JoinError),
     #[error("another replica leads since the store was read: nothing was stored")]
     Superseded,
     #[error("record of service {service} cannot be written")]
     Encode { service: ServiceKey, source: serde_json::Error },
+}
+
+fn found_words(found: Option<u64>) -> String {
+    found.map_or_else(|| "is not there".to_owned(), |revision| format!("is at revision {revision}"))
 }

@@ -5,8 +5,9 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle as _};
 
+use super::documents::{ASIDE, DOCUMENTS};
 use crate::cp::allocator::Changes;
 use crate::cp::record::Record;
 use crate::cp::store::{Loaded, Quarantined, StoreError, codec};
@@ -24,7 +25,7 @@ pub(super) const SCHEMA: u64 = 1;
 /// Pages that redb keeps in memory: the records of about 100,000 services.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// How long a damaged record is kept for whoever wants to look into it: 30 days.
-const QUARANTINE_SECS: u64 = 30 * 86_400;
+pub(super) const QUARANTINE_SECS: u64 = 30 * 86_400;
 /// Missing records that are reported one by one.
 const MAX_MISSING: u64 = 1_000;
 
@@ -51,7 +52,7 @@ struct Damaged {
 
 /// Runs what reads a file that may have been damaged from outside: redb trusts its own structures and panics where they
 /// are broken. Such a file is an error like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
     let broken = || redb::Error::Corrupted("its structure is broken".into());
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err(broken()))
 }
@@ -117,7 +118,7 @@ impl Tables {
         })
     }
 
-    /// The schema of the file; a new one gets ours.
+    /// The schema of the file; a new one gets ours, and one of an earlier version the tables that it lacks.
     fn schema(&self) -> Result<u64, redb::Error> {
         let transaction = self.database.begin_write()?;
         let found = {
@@ -125,15 +126,19 @@ impl Tables {
             let found = meta.get(SCHEMA_KEY)?.map(|value| value.value());
             if found.is_none() {
                 meta.insert(SCHEMA_KEY, SCHEMA)?;
-                transaction.open_table(RECORDS)?;
-                transaction.open_table(QUARANTINE)?;
             }
             found
         };
-        match found {
-            Some(found) => transaction.abort().map(|()| found)?,
-            None => transaction.commit().map(|()| SCHEMA)?,
-        };
+        let lacks = !transaction.list_tables()?.any(|table| table.name() == DOCUMENTS.name());
+        if found.is_none() || (found == Some(SCHEMA) && lacks) {
+            transaction.open_table(RECORDS)?;
+            transaction.open_table(QUARANTINE)?;
+            transaction.open_table(DOCUMENTS)?;
+            transaction.open_table(ASIDE)?;
+            transaction.commit()?;
+        } else {
+            transaction.abort()?;
+        }
         Ok(found.unwrap_or(SCHEMA))
     }
 
@@ -194,7 +199,7 @@ impl Tables {
     }
 }
 
-fn now_secs() -> u64 {
+pub(super) fn now_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

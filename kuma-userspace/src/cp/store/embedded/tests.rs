@@ -17,10 +17,16 @@ fn put(records: Vec<Record>) -> Changes {
     Changes { puts: records, deletes: Vec::new() }
 }
 
-fn overwrite(store: &Embedded, key: &str, bytes: &[u8]) {
-    let transaction = store.tables.as_ref().unwrap().database.begin_write().unwrap();
-    transaction.open_table(RECORDS).unwrap().insert(key, bytes).unwrap();
+/// Changes the file behind the store's back.
+fn behind(store: &Embedded, change: impl FnOnce(&redb::WriteTransaction)) {
+    let open = store.file.lock();
+    let transaction = open.as_ref().unwrap().database.begin_write().unwrap();
+    change(&transaction);
     transaction.commit().unwrap();
+}
+
+fn overwrite(store: &Embedded, key: &str, bytes: &[u8]) {
+    behind(store, |transaction| drop(transaction.open_table(RECORDS).unwrap().insert(key, bytes).unwrap()));
 }
 
 #[test]
@@ -95,9 +101,10 @@ fn a_damaged_record_is_kept_for_a_month() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Embedded::open(directory.path()).unwrap();
     overwrite(&store, "default/new", b"");
-    let transaction = store.tables.as_ref().unwrap().database.begin_write().unwrap();
-    transaction.open_table(QUARANTINE).unwrap().insert("default/old", (1_000, "old", &[][..])).unwrap();
-    transaction.commit().unwrap();
+    behind(&store, |transaction| {
+        let mut quarantine = transaction.open_table(QUARANTINE).unwrap();
+        quarantine.insert("default/old", (1_000, "old", &[][..])).unwrap();
+    });
     for _ in 0..2 {
         let keys: Vec<String> =
             store.load().unwrap().quarantined.into_iter().map(|record| record.key).collect();
@@ -111,9 +118,7 @@ fn a_store_in_use_a_foreign_file_and_another_schema_are_refused_in_words() {
     let store = Embedded::open(directory.path()).unwrap();
     let text = |directory: &Path| Embedded::open(directory).unwrap_err().to_string();
     assert!(text(directory.path()).contains("is in use by another process: stop the other `kuma-dns up`"));
-    let transaction = store.tables.as_ref().unwrap().database.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert(SCHEMA_KEY, 9).unwrap();
-    transaction.commit().unwrap();
+    behind(&store, |transaction| drop(transaction.open_table(META).unwrap().insert(SCHEMA_KEY, 9).unwrap()));
     drop(store);
     assert!(
         text(directory.path())
@@ -167,3 +172,5 @@ fn damage_anywhere_among_the_records_costs_no_other_record() {
     }
     assert!(hit > 10 && damaged > 10, "{hit} places, {damaged} damaged records");
 }
+
+mod documents;

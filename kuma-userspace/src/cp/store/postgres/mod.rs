@@ -1,11 +1,13 @@
-//! The store in PostgreSQL (15 and later), for any number of replicas on one database: one row per service.
+//! The store in PostgreSQL (15 and later), for any number of replicas on one database: one row per service and per document.
 //! Keeps: what was decided on records of one epoch of the lease is stored in that epoch or not at all, so a leader that was
 //! paused or cut off changes nothing afterwards; a batch is one transaction; no call waits for ever. Called by cp and
 //! cp::publish.
 
+mod documents;
 mod lease;
 mod records;
 mod replica;
+mod revisions;
 mod server;
 
 use std::future::Future;
@@ -13,6 +15,7 @@ use std::future::Future;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+pub use self::documents::PostgresDocuments;
 use self::records::Term;
 pub use self::replica::Replica;
 use self::server::Server;
@@ -43,6 +46,11 @@ impl Postgres {
         let mut replica = Replica::new(server.clone(), holder.clone());
         replica.ask().await;
         Ok((Self { server, runtime: Handle::current(), holder, term: None }, replica))
+    }
+
+    /// The documents in the same database.
+    pub fn documents(&self) -> PostgresDocuments {
+        PostgresDocuments::new(self.server.clone(), self.runtime.clone(), self.holder.clone())
     }
 
     fn wait<T>(&self, call: impl Future<Output = T>) -> T {

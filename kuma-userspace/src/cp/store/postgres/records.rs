@@ -11,6 +11,7 @@ use sqlx::{Connection as _, query, query_as};
 use tokio::time::timeout;
 
 use super::replica::CHANNEL;
+use super::revisions::{self, What};
 use super::server::{BATCH_TIMEOUT, Server};
 use crate::cp::allocator::Changes;
 use crate::cp::record::Record;
@@ -122,6 +123,9 @@ async fn move_all(
     if !holds(&mut transaction, term).await? {
         return Ok(Written::Refused(StoreError::Superseded));
     }
+    let revision = revisions::raise(&mut transaction, What::Vips).await?;
+    let keys: Vec<String> = damaged.iter().map(|damaged| damaged.entry.key.clone()).collect();
+    revisions::note_removed(&mut transaction, What::Vips, revision, &keys).await?;
     for Damaged { entry, bytes } in damaged {
         query("INSERT INTO kuma_dns_quarantine VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING")
             .bind(&entry.key)
@@ -180,12 +184,16 @@ async fn write_all(
     if let Some(conflict) = conflict(&mut transaction, changes).await? {
         return Ok(Written::Refused(conflict));
     }
+    let revision = revisions::raise(&mut transaction, What::Vips).await?;
     let gone: Vec<String> = changes.deletes.iter().map(|record| codec::key(&record.service)).collect();
-    query("DELETE FROM kuma_dns_vips WHERE key = ANY($1)").bind(gone).execute(&mut *transaction).await?;
+    query("DELETE FROM kuma_dns_vips WHERE key = ANY($1)").bind(&gone).execute(&mut *transaction).await?;
+    revisions::note_removed(&mut transaction, What::Vips, revision, &gone).await?;
     query(
-        "INSERT INTO kuma_dns_vips (key, record) SELECT * FROM unnest($1::text[], $2::bytea[])
-         ON CONFLICT (key) DO UPDATE SET record = excluded.record",
+        "INSERT INTO kuma_dns_vips (key, revision, record)
+         SELECT key, $1, record FROM unnest($2::text[], $3::bytea[]) AS new (key, record)
+         ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, record = excluded.record",
     )
+    .bind(revision.cast_signed())
     .bind(rows.0)
     .bind(rows.1)
     .execute(&mut *transaction)

@@ -8,6 +8,7 @@ use std::time::Instant;
 use sqlx::postgres::PgListener;
 use tracing::{debug, info, warn};
 
+use super::documents;
 use super::lease::{Action, Event, HEARTBEAT, LEASE, Lease, Turn};
 use super::server::{CALL_TIMEOUT, Server};
 use crate::cp::store::StoreError;
@@ -134,12 +135,18 @@ async fn listen(server: &Server, holder: &str) {
 
 async fn hear(server: &Server, holder: &str) -> Result<std::convert::Infallible, sqlx::Error> {
     let mut listener = PgListener::connect_with(server.pool()).await?;
-    listener.listen(CHANNEL).await?;
+    listener.listen_all([CHANNEL, documents::CHANNEL]).await?;
     server.tell();
+    server.tell_documents();
     loop {
         match listener.try_recv().await? {
             Some(heard) if heard.payload() == holder => {}
-            Some(_) | None => server.tell(),
+            Some(heard) if heard.channel() == documents::CHANNEL => server.tell_documents(),
+            Some(_) => server.tell(),
+            None => {
+                server.tell();
+                server.tell_documents();
+            }
         }
     }
 }

@@ -16,8 +16,8 @@ use tokio::time::error::Elapsed;
 use crate::cp::store::StoreError;
 use crate::model::view::Port;
 
-/// Records, lease, notifications, and one to spare.
-const CONNECTIONS_MAX: u32 = 4;
+/// Records, documents, lease, notifications, and two to spare.
+const CONNECTIONS_MAX: u32 = 6;
 /// How long a connection may take, from waiting for a free one to its first use.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A question about the lease; shorter than the lease.
@@ -133,6 +133,8 @@ pub(super) struct Server {
     place: Arc<str>,
     /// Counts what whoever publishes should read.
     news: Arc<watch::Sender<u64>>,
+    /// Counts what whoever follows the documents should read.
+    document_news: Arc<watch::Sender<u64>>,
 }
 
 impl Server {
@@ -141,7 +143,8 @@ impl Server {
         let place: Arc<str> = settings.to_string().into();
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(CONNECT_TIMEOUT);
         let pool = pool.connect_lazy_with(settings.options());
-        let server = Self { pool, place, news: Arc::new(watch::channel(0).0) };
+        let counter = || Arc::new(watch::channel(0).0);
+        let server = Self { pool, place, news: counter(), document_news: counter() };
         // One connection without the pool, which would only say that it took too long.
         let options = settings.options();
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
@@ -156,9 +159,13 @@ impl Server {
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
-        let sql = include_str!("migrations/1_replicas.sql").into_sql_str();
-        let first = Migration::new(1, "records and lease".into(), MigrationType::Simple, sql, false);
-        let mut migrator = Migrator::with_migrations(vec![first]);
+        let migration = |version, what: &'static str, sql: &'static str| {
+            Migration::new(version, what.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        };
+        let mut migrator = Migrator::with_migrations(vec![
+            migration(1, "records and lease", include_str!("migrations/1_replicas.sql")),
+            migration(2, "documents and revisions", include_str!("migrations/2_documents.sql")),
+        ]);
         migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
         let place = || self.place.clone();
         match tokio::time::timeout(MIGRATE_TIMEOUT, migrator.run(&self.pool)).await {
@@ -177,9 +184,18 @@ impl Server {
         self.news.subscribe()
     }
 
-    /// Says that there is something to read.
+    /// Says that there are records to read.
     pub(super) fn tell(&self) {
         self.news.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn document_news(&self) -> watch::Receiver<u64> {
+        self.document_news.subscribe()
+    }
+
+    /// Says that there are documents to read.
+    pub(super) fn tell_documents(&self) {
+        self.document_news.send_modify(|count| *count += 1);
     }
 
     pub(super) async fn acquire(&self) -> Result<PoolConnection<sqlx::Postgres>, StoreError> {
