@@ -1,7 +1,7 @@
 //! The resolver in a namespace of its own, without datapath: it listens where a resolv.conf can point, on port 53.
 //! Keeps: it ends with its guard. Called by tests of the resolver.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,7 +14,7 @@ use kuma_dns::agent::resolver::bind;
 use kuma_dns::dns::server::{Server, Shared};
 use kuma_dns::dns::zone::Zone;
 use kuma_dns::model::name::Hostname;
-use kuma_dns::model::view::{Addresses, MeshView, Port, Route};
+use kuma_dns::model::view::{Addresses, Changes, Header, MeshView, Part, Port, Route};
 use kuma_dns::rt::{Drain, DrainTrigger};
 use tempfile::TempDir;
 
@@ -196,14 +196,12 @@ fn write_nameservers(path: &Path, nameservers: &[&str]) -> anyhow::Result<()> {
 /// # Errors
 /// A name that is none.
 pub fn view(names: &[(&str, Addresses)]) -> anyhow::Result<MeshView> {
-    let mut base = MeshView::empty("default", Hostname::parse("mesh")?);
-    base.ranges = vec!["240.0.0.0/4".parse()?, "fd00:fd00::/64".parse()?];
-    base.ttl_secs = TTL;
-    let mut table = BTreeMap::new();
+    let ranges = vec!["240.0.0.0/4".parse()?, "fd00:fd00::/64".parse()?];
+    let header = Header { domain: Hostname::parse("mesh")?, ttl_secs: TTL, ranges };
+    let mut parts = BTreeMap::new();
     for (name, addresses) in names {
-        table.insert(Hostname::parse(name)?, *addresses);
+        let routes = addresses.iter().map(|vip| Route { vip, port: Port::new(80) }).collect();
+        parts.insert(*name, Part::new(vec![Hostname::parse(name)?], *addresses, routes)?);
     }
-    let routes: BTreeSet<Route> =
-        table.values().flat_map(|a| a.iter()).map(|vip| Route { vip, port: Port::new(80) }).collect();
-    Ok(MeshView::with(base, routes, table)?)
+    Ok(MeshView::new("default", header).with(Changes::adding(parts))?)
 }

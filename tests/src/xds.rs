@@ -359,7 +359,7 @@ impl Agent {
 
     /// How many routes its view has; `None` before the first.
     pub fn routes(&self) -> Option<usize> {
-        self.views.borrow().as_ref().map(|view| view.routes.len())
+        self.views.borrow().as_ref().map(|view| view.routes_len())
     }
 }
 

@@ -4,36 +4,45 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use harness::sim::{Event, Log, SimKernel};
 use kuma_dns::agent::apply::{Applier, ApplyError};
 use kuma_dns::model::datapath::{Datapath, DatapathError};
 use kuma_dns::model::name::Hostname;
-use kuma_dns::model::view::{Addresses, MeshView, Port, Route, ViewId};
+use kuma_dns::model::view::{Addresses, Changes, Header, MeshView, Part, Port, Route, ViewId};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 const VIEW: &str = "default";
 
 fn base() -> MeshView {
-    let mut base = MeshView::empty(VIEW, Hostname::parse("mesh").unwrap());
-    base.ranges = vec!["240.0.0.0/4".parse().unwrap(), "fd00:fd00::/64".parse().unwrap()];
-    base
+    of_ranges(&["240.0.0.0/4", "fd00:fd00::/64"])
+}
+
+fn of_ranges(ranges: &[&str]) -> MeshView {
+    let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+    MeshView::new(VIEW, Header { domain: Hostname::parse("mesh").unwrap(), ttl_secs: 60, ranges })
 }
 
 /// A service: its name's number, its VIP's number, its ports, and whether it has an IPv6 VIP as well.
 type Service = (u8, u8, BTreeSet<u16>, bool);
 
+/// The services that come first have the names and VIPs that others want too.
 fn view(services: &[Service]) -> MeshView {
-    let (mut routes, mut names) = (BTreeSet::new(), BTreeMap::new());
+    let (mut vips, mut parts) = (BTreeSet::new(), BTreeMap::new());
     for (name, vip, ports, both) in services {
+        let name = format!("service-{name}.mesh");
+        if parts.contains_key(&*name) || !vips.insert(vip) {
+            continue;
+        }
         let v6 = both.then(|| Ipv6Addr::new(0xfd00, 0xfd00, 0, 0, 0, 0, 0, u16::from(*vip)));
         let addresses = Addresses { v4: Some(Ipv4Addr::new(240, 0, 0, *vip)), v6 };
-        for ip in addresses.iter() {
-            routes.extend(ports.iter().map(|&port| Route { vip: ip, port: Port::new(port) }));
-        }
-        names.insert(Hostname::parse(&format!("service-{name}.mesh")).unwrap(), addresses);
+        let routes = addresses.iter().flat_map(|vip| ports.iter().map(move |&port| (vip, port)));
+        let routes = routes.map(|(vip, port)| Route { vip, port: Port::new(port) }).collect();
+        let part = Part::new(vec![Hostname::parse(&name).unwrap()], addresses, routes).unwrap();
+        parts.insert(Arc::<str>::from(name), part);
     }
-    MeshView::with(base(), routes, names).unwrap()
+    base().with(Changes::adding(parts)).unwrap()
 }
 
 fn one(name: u8, vip: u8) -> Service {
@@ -49,6 +58,10 @@ fn start(kernel: &SimKernel) -> Applier {
     Applier::adopt(ViewId::of(VIEW), kernel).unwrap()
 }
 
+fn table(view: &MeshView) -> BTreeMap<Hostname, Addresses> {
+    view.names().iter().map(|(name, &addresses)| (name.clone(), addresses)).collect()
+}
+
 /// Invariant 1 at every single step of the log; returns the names at its end.
 fn check(log: &Log, mut routes: BTreeSet<Route>) -> BTreeMap<Hostname, Addresses> {
     let mut names = BTreeMap::new();
@@ -56,7 +69,7 @@ fn check(log: &Log, mut routes: BTreeSet<Route>) -> BTreeMap<Hostname, Addresses
         match event {
             Event::Added(_, route) => drop(routes.insert(route)),
             Event::Removed(_, route) => drop(routes.remove(&route)),
-            Event::Published(view) => names = view.names().clone(),
+            Event::Published(view) => names = table(&view),
             _ => {}
         }
         let routed: BTreeSet<IpAddr> = routes.iter().map(|route| route.vip).collect();
@@ -80,7 +93,7 @@ proptest! {
         views in proptest::collection::vec(services(), 1..8),
         capacity in proptest::option::of(1_u32..12),
     ) {
-        let left_behind = view(&left_behind).routes;
+        let left_behind: BTreeSet<Route> = view(&left_behind).routes().collect();
         let mut kernel = SimKernel::with_routes(ViewId::of(VIEW), left_behind.clone());
         kernel.capacity = capacity;
         let mut applier = start(&kernel);
@@ -89,10 +102,11 @@ proptest! {
             let applied = apply(&mut applier, &mut kernel, &wanted);
             let names = check(&kernel.log, left_behind.clone());
             let routes = kernel.routes(ViewId::of(VIEW)).unwrap();
-            prop_assert!(routes.is_subset(&wanted.routes), "nothing stays that the view does not want");
+            let wanted_routes: BTreeSet<Route> = wanted.routes().collect();
+            prop_assert!(routes.is_subset(&wanted_routes), "nothing stays that the view does not want");
             if applied.is_ok() {
-                prop_assert_eq!(&routes, &wanted.routes);
-                prop_assert_eq!(&names, wanted.names());
+                prop_assert_eq!(&routes, &wanted_routes);
+                prop_assert_eq!(names, table(&wanted));
             } else {
                 prop_assert!(routes.len() >= capacity.unwrap() as usize, "only a full map is an excuse");
             }
@@ -102,7 +116,7 @@ proptest! {
 
 #[test]
 fn left_behind_routes_stay_until_the_first_view_and_are_not_added_again() {
-    let left_behind = view(&[one(1, 1), one(2, 2)]).routes;
+    let left_behind = view(&[one(1, 1), one(2, 2)]).routes().collect();
     let mut kernel = SimKernel::with_routes(ViewId::of(VIEW), left_behind);
     let mut applier = start(&kernel);
     assert!(kernel.log.events().is_empty(), "adopting changes nothing");
@@ -137,7 +151,7 @@ fn a_full_map_that_this_very_view_empties_is_no_failure() {
     let mut applier = start(&kernel);
     apply(&mut applier, &mut kernel, &view(&[one(1, 1)])).unwrap();
     apply(&mut applier, &mut kernel, &view(&[one(2, 2)])).unwrap();
-    assert_eq!(check(&kernel.log, BTreeSet::new()), view(&[one(2, 2)]).names().clone());
+    assert_eq!(check(&kernel.log, BTreeSet::new()), table(&view(&[one(2, 2)])));
 }
 
 #[test]
@@ -165,9 +179,7 @@ fn old_and_new_ranges_hold_while_routes_change() {
     let mut kernel = SimKernel::default();
     let mut applier = start(&kernel);
     for range in ["240.0.0.0/16", "241.0.0.0/16"] {
-        let mut view = base();
-        view.ranges = vec![range.parse().unwrap()];
-        apply(&mut applier, &mut kernel, &view).unwrap();
+        apply(&mut applier, &mut kernel, &of_ranges(&[range])).unwrap();
     }
     let count = |event| if let Event::Ranges(ranges) = event { Some(ranges.len()) } else { None };
     let counts: Vec<usize> = kernel.log.events().into_iter().filter_map(count).collect();

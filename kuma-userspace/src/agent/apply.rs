@@ -87,9 +87,9 @@ impl Applier {
         mut publish: impl FnMut(&MeshView),
     ) -> Result<(), ApplyError> {
         self.widen(view, datapath)?;
-        let Plan { add, remove } = plan(&self.present, &view.routes);
-        let staying: BTreeSet<IpAddr> =
-            self.present.intersection(&view.routes).map(|route| route.vip).collect();
+        let routes: BTreeSet<Route> = view.routes().collect();
+        let Plan { add, remove } = plan(&self.present, &routes);
+        let staying: BTreeSet<IpAddr> = self.present.intersection(&routes).map(|route| route.vip).collect();
         let mut not_added = self.add(&add, datapath);
         let mut published = publishable(view, &not_added.routes, &staying);
         publish(&published);
@@ -100,7 +100,7 @@ impl Applier {
             published = publishable(view, &not_added.routes, &staying);
             publish(&published);
         }
-        let narrowed = self.set_ranges(&view.ranges, datapath);
+        let narrowed = self.set_ranges(&view.header().ranges, datapath);
         let routes = not_added.routes.len() + not_removed.routes.len();
         match not_added.first.or(not_removed.first).or(narrowed.err()) {
             None => Ok(()),
@@ -113,10 +113,10 @@ impl Applier {
 
     /// While routes change, old and new ranges hold: a VIP outside of them would leave for the network.
     fn widen(&mut self, view: &MeshView, datapath: &mut dyn Datapath) -> Result<(), ApplyError> {
-        let mut both = view.ranges.clone();
-        both.extend(self.ranges.iter().filter(|range| !view.ranges.contains(range)));
+        let mut both = view.header().ranges.clone();
+        both.extend(self.ranges.iter().filter(|range| !view.header().ranges.contains(range)));
         let widened = match self.set_ranges(&both, datapath) {
-            Err(DatapathError::TooManyRanges(_)) => self.set_ranges(&view.ranges, datapath),
+            Err(DatapathError::TooManyRanges(_)) => self.set_ranges(&view.header().ranges, datapath),
             other => other,
         };
         widened.map_err(|source| ApplyError::Ranges { view: view.name().into(), source })

@@ -1,5 +1,8 @@
 //! The agent's ear at the control plane: a delta xDS client for the mesh view. Keeps: without a control plane the last
-//! view stays as it is; a view counts as taken only when it was applied. Started by agent/mod.rs; hands each view to apply.
+//! view stays as it is; a message counts as taken only when all of it was applied. Started by agent/mod.rs; hands each view
+//! to apply.
+
+mod held;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,14 +22,15 @@ use crate::model::view::MeshView;
 use crate::rt::Drain;
 use crate::wire::node::Introduction;
 use crate::wire::resource::ResourceType;
-use crate::wire::view;
+
+use self::held::{Held, Next};
 
 /// Views that wait to be applied. One: the control plane sends the next only after the answer to the last.
 const UPDATES: usize = 1;
 /// Requests that wait to be sent: one subscription or one answer.
 const REQUESTS: usize = 2;
-/// A view of 100,000 services has about 20 MB.
-const MAX_VIEW_BYTES: usize = 256 << 20;
+/// The first message has a whole view: about 20 MB with 100,000 services.
+const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// How long applying one view may take before the control plane is told that it failed.
 const APPLY_LIMIT: Duration = Duration::from_secs(60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -60,7 +64,7 @@ pub enum FeedStatus {
     Waiting,
     /// The newest view is applied.
     Applied { version: String },
-    /// The newest view could not be applied; the one before it stays.
+    /// The newest view could not be applied; the one before it stays, if there is one.
     Failed { version: String, reason: String },
 }
 
@@ -70,8 +74,8 @@ pub struct Feed {
     config: FeedConfig,
     updates: mpsc::Sender<Update>,
     status: watch::Sender<FeedStatus>,
-    /// The version that was applied last.
-    held: Option<String>,
+    /// What was applied last.
+    held: Held,
 }
 
 /// Why a connection is over.
@@ -90,7 +94,8 @@ impl Feed {
     pub fn new(config: FeedConfig) -> (Self, mpsc::Receiver<Update>) {
         let (updates, views) = mpsc::channel(UPDATES);
         let status = watch::Sender::new(FeedStatus::Disconnected { reason: "not connected yet".into() });
-        (Self { config, updates, status, held: None }, views)
+        let held = Held::new(&config.node.view);
+        (Self { config, updates, status, held }, views)
     }
 
     /// Where the feed stands, also while it runs.
@@ -132,8 +137,8 @@ impl Feed {
             Err(broken) => return broken,
         };
         info!(control_plane = %self.config.control_plane, view = self.config.node.view, "connected to the control plane");
-        self.status.send_replace(match &self.held {
-            Some(version) => FeedStatus::Applied { version: version.clone() },
+        self.status.send_replace(match self.held.version() {
+            Some(version) => FeedStatus::Applied { version },
             None => FeedStatus::Waiting,
         });
         loop {
@@ -168,7 +173,7 @@ impl Feed {
         let (requests, outgoing) = mpsc::channel(REQUESTS);
         requests.send(self.subscription()).await.map_err(|_closed| Broken::Closed)?;
         let responses = AggregatedDiscoveryServiceClient::new(channel)
-            .max_decoding_message_size(MAX_VIEW_BYTES)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .delta_aggregated_resources(ReceiverStream::new(outgoing))
             .await
             .map_err(|status| Broken::Refused(status.message().to_owned()))?;
@@ -176,58 +181,45 @@ impl Feed {
     }
 
     fn subscription(&self) -> DeltaDiscoveryRequest {
-        let view = &self.config.node.view;
         DeltaDiscoveryRequest {
             node: Some(self.config.node.write()),
             type_url: ResourceType::MeshView.url().into(),
-            resource_names_subscribe: vec![view.clone()],
-            initial_resource_versions: self
-                .held
-                .iter()
-                .map(|version| (view.clone(), version.clone()))
-                .collect(),
+            resource_names_subscribe: vec![self.config.node.view.clone()],
+            initial_resource_versions: self.held.versions(),
             ..DeltaDiscoveryRequest::default()
         }
     }
 
     /// Applies what came and makes the answer to it.
     async fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let mut outcome = Ok(());
-        for name in &response.removed_resources {
-            warn!(view = name, "the control plane says that the view is gone, the last one stays");
-        }
-        for resource in response.resources {
-            let body = resource.resource.unwrap_or_default().value;
-            outcome = self.hand_over(&resource.version, &body).await;
-            self.status.send_replace(match &outcome {
-                Ok(()) => FeedStatus::Applied { version: resource.version.clone() },
-                Err(reason) => {
-                    FeedStatus::Failed { version: resource.version.clone(), reason: reason.clone() }
-                }
-            });
-            match &outcome {
-                Ok(()) => self.held = Some(resource.version),
-                Err(reason) => {
-                    warn!(version = resource.version, reason, "cannot take the view, the last one stays")
-                }
-            }
+        let (type_url, response_nonce) = (response.type_url.clone(), response.nonce.clone());
+        let outcome = self.apply(response).await;
+        if let Err(reason) = &outcome {
+            let version = self.held.version().unwrap_or_default();
+            warn!(version, reason, "cannot take what the control plane sent, the last view stays");
+            self.status.send_replace(FeedStatus::Failed { version, reason: reason.clone() });
         }
         let refusal =
             |message| rpc::Status { code: Code::InvalidArgument.into(), message, details: Vec::new() };
-        DeltaDiscoveryRequest {
-            type_url: response.type_url,
-            response_nonce: response.nonce,
-            error_detail: outcome.err().map(refusal),
-            ..DeltaDiscoveryRequest::default()
-        }
+        let error_detail = outcome.err().map(refusal);
+        DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..DeltaDiscoveryRequest::default() }
     }
 
-    async fn hand_over(&self, version: &str, body: &[u8]) -> Result<(), String> {
-        let view = view::decode(body).map_err(|error| said(&error))?;
-        debug!(version, routes = view.routes.len(), names = view.names().len(), "a view came in");
+    async fn apply(&mut self, response: DeltaDiscoveryResponse) -> Result<(), String> {
+        let Some(next) = self.held.read(response)? else { return Ok(()) };
+        let (routes, names) = (next.view().routes_len(), next.view().names().len());
+        debug!(changed = next.changed(), routes, names, "a view came in");
+        self.hand_over(&next).await?;
+        let version = self.held.take(next);
+        self.status.send_replace(FeedStatus::Applied { version });
+        Ok(())
+    }
+
+    async fn hand_over(&self, next: &Next) -> Result<(), String> {
         let (answer, applied) = oneshot::channel();
         let ended = || "the agent is ending".to_owned();
-        self.updates.send(Update { view: Arc::new(view), answer }).await.map_err(|_closed| ended())?;
+        let update = Update { view: next.view().clone(), answer };
+        self.updates.send(update).await.map_err(|_closed| ended())?;
         match tokio::time::timeout(APPLY_LIMIT, applied).await {
             Ok(outcome) => outcome.map_err(|_dropped| ended())?,
             Err(_elapsed) => Err(format!("applying took longer than {} s", APPLY_LIMIT.as_secs())),

@@ -33,7 +33,7 @@ impl Memory {
     /// What is left of the last view: names whose VIPs are all among `routed`, if it was current not long before `now`.
     pub fn recall(&self, name: &str, routed: &BTreeSet<IpAddr>, now: SystemTime) -> Option<MeshView> {
         let current = std::fs::metadata(&self.file).and_then(|metadata| metadata.modified()).ok()?;
-        let view = match std::fs::read(&self.file).map(|body| view::decode(&body)) {
+        let view = match std::fs::read(&self.file).map(|body| view::decode_whole(&body)) {
             Ok(Ok(view)) => view,
             Ok(Err(error)) => {
                 warn!(file = %self.file.display(), %error, "the remembered view is not readable, starting without it");
@@ -44,7 +44,7 @@ impl Memory {
                 return None;
             }
         };
-        let rest = Duration::from_secs(view.ttl_secs.into()) * RESTING_TTLS;
+        let rest = Duration::from_secs(view.header().ttl_secs.into()) * RESTING_TTLS;
         // A clock that went back says nothing about the age.
         let age = now.duration_since(current).ok()?;
         if view.name() != name || age > rest {
@@ -64,7 +64,7 @@ impl Memory {
     /// Writes the view. It is as good as the moment of this call.
     pub fn remember(&self, view: &MeshView) {
         let fresh = self.file.with_extension("new");
-        let written = std::fs::write(&fresh, view::encode(view).body)
+        let written = std::fs::write(&fresh, view::encode_whole(view))
             .and_then(|()| std::fs::rename(&fresh, &self.file));
         self.tell(written);
     }
@@ -95,20 +95,20 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::model::name::Hostname;
-    use crate::model::view::{Addresses, Port, Route};
+    use crate::model::view::{Addresses, Changes, Header, Part, Port, Route};
 
     fn view() -> MeshView {
-        let mut base = MeshView::empty("default", Hostname::parse("mesh").unwrap());
-        base.ranges = vec!["240.0.0.0/4".parse().unwrap()];
-        let address = |last| Addresses { v4: Some([240, 0, 0, last].into()), v6: None };
-        let name = |text| Hostname::parse(text).unwrap();
-        let names = BTreeMap::from([(name("one.mesh"), address(1)), (name("two.mesh"), address(2))]);
-        let route = |last: u8| Route { vip: IpAddr::from([240, 0, 0, last]), port: Port::new(80) };
-        MeshView::with(base, BTreeSet::from([route(1), route(2)]), names).unwrap()
+        let ranges = vec!["240.0.0.0/4".parse().unwrap()];
+        let header = Header { domain: Hostname::parse("mesh").unwrap(), ttl_secs: 60, ranges };
+        let part = |(name, last): (&'static str, u8)| {
+            let addresses = Addresses { v4: Some([240, 0, 0, last].into()), v6: None };
+            let route = Route { vip: IpAddr::from([240, 0, 0, last]), port: Port::new(80) };
+            (name, Part::new(vec![Hostname::parse(name).unwrap()], addresses, vec![route]).unwrap())
+        };
+        let parts = Changes::adding([("one.mesh", 1), ("two.mesh", 2)].map(part));
+        MeshView::new("default", header).with(parts).unwrap()
     }
 
     #[test]

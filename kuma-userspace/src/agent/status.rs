@@ -16,7 +16,7 @@ use crate::dns::server::Shared;
 use crate::model::datapath::NetnsCookie;
 use crate::model::instance::Instance;
 use crate::model::name::Hostname;
-use crate::model::view::{Addresses, MeshView, Port};
+use crate::model::view::{Addresses, MeshView, Part, Port, Route};
 use crate::rt::Ready;
 use crate::wire::local::{self, Enrolment, Status, Vip, Workload};
 
@@ -120,24 +120,28 @@ impl Board {
     pub fn vips(&self) -> Vec<Vip> {
         let served = self.applied.view.load();
         let Some(Served { view, .. }) = served.as_deref() else { return Vec::new() };
-        let vip = |(name, addresses): (&Hostname, &Addresses)| Vip {
-            name: name.as_str().into(),
-            v4: addresses.v4,
-            v6: addresses.v6,
-            ports: ports(view, *addresses),
-            view: view.name().into(),
+        let resolves = |name: &&Hostname| view.names().contains_key(*name);
+        let of_part = |part: &'_ Arc<Part>| {
+            let (ports, Addresses { v4, v6 }) = (ports(part), part.addresses());
+            let vip = move |name: &Hostname| {
+                let (name, view) = (name.as_str().into(), view.name().into());
+                Vip { name, v4, v6, ports: ports.clone(), view }
+            };
+            part.hostnames().iter().filter(resolves).map(vip).collect::<Vec<_>>()
         };
-        view.names().iter().map(vip).collect()
+        let mut vips: Vec<Vip> = view.parts().values().flat_map(of_part).collect();
+        vips.sort_by(|one, other| one.name.cmp(&other.name));
+        vips
     }
 
     fn view(&self, Served { view, since }: &Served) -> local::View {
         local::View {
             name: view.name().into(),
-            domain: view.domain.as_str().into(),
-            ttl_secs: view.ttl_secs,
+            domain: view.header().domain.as_str().into(),
+            ttl_secs: view.header().ttl_secs,
             names: view.names().len() as u64,
-            routes: view.routes.len() as u64,
-            ranges: view.ranges.iter().map(ToString::to_string).collect(),
+            routes: view.routes_len() as u64,
+            ranges: view.header().ranges.iter().map(ToString::to_string).collect(),
             version: (self.version)(),
             age_ms: millis(*since),
             trouble: self.applied.lock().clone(),
@@ -193,10 +197,10 @@ pub(super) fn of_proxy(config: &Config, proxy: Option<&Proxy>) -> Asked<Option<l
     })
 }
 
-/// The ports that both families of a name serve.
-fn ports(view: &MeshView, addresses: Addresses) -> Vec<u16> {
-    let of = |vip: IpAddr| view.routes_of(vip).map(|route| route.port.get());
-    let mut ports: Vec<u16> = addresses.iter().flat_map(of).collect();
+/// The ports of what a part's names resolve to.
+fn ports(part: &Part) -> Vec<u16> {
+    let resolves = |route: &&Route| part.addresses().iter().any(|vip| vip == route.vip);
+    let mut ports: Vec<u16> = part.routes().iter().filter(resolves).map(|route| route.port.get()).collect();
     ports.sort_unstable();
     ports.dedup();
     ports

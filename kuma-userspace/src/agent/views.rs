@@ -111,7 +111,7 @@ impl<D: Datapath + 'static> Views<D> {
         match &trouble {
             Some(trouble) => warn!(view = name, trouble, "the view is not applied as a whole"),
             None => {
-                info!(view = name, names = view.names().len(), routes = view.routes.len(), millis, "applied")
+                info!(view = name, names = view.names().len(), routes = view.routes_len(), millis, "applied")
             }
         }
         self.board.applied.note(trouble.clone());

@@ -52,7 +52,8 @@ impl Zone {
 
     /// The resolver's zone: the table of a view's names.
     pub fn new(view: &MeshView) -> Self {
-        Self::resolver(view.ttl_secs).with(view.names().iter().map(|(name, &addresses)| (name, addresses)))
+        Self::resolver(view.header().ttl_secs)
+            .with(view.names().iter().map(|(name, &addresses)| (name, addresses)))
     }
 
     /// The authority's zone of no names yet: everything in `domain`, and nothing else is answered but REFUSED. `server` is

@@ -2,6 +2,7 @@
 //! compared and put into a DNS message as it is. Called by cp (names), wire, agent and dns.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest name in text form without the final dot: 255 octets on the wire (RFC 1035 section 2.3.4).
 pub const MAX_NAME_BYTES: usize = 253;
@@ -9,8 +10,9 @@ pub const MAX_NAME_BYTES: usize = 253;
 pub const MAX_LABEL_BYTES: usize = 63;
 
 /// A valid host name: letters, digits, `-` and `_` in labels of 1 to 63 bytes, lower-case (RFC 4343), no final dot.
+/// A copy shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hostname(Box<str>);
+pub struct Hostname(Arc<str>);
 
 /// Why a text is no host name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

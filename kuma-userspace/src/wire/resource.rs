@@ -1,7 +1,9 @@
 //! One xDS resource as it is sent. Keeps: encoded once and shared by every stream; the version is a hash of the
 //! content, so it is the same on every replica and after a restart. Called by cp::xds and agent::feed.
 
-use std::fmt::Write as _;
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 
 use bytes::Bytes;
 use envoy_types::pb::google::protobuf::Any;
@@ -50,6 +52,38 @@ impl ResourceType {
     }
 }
 
+/// What is compared to know whether a client has a resource as it is now: 16 hexadecimal digits on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Version(u64);
+
+impl Version {
+    /// Of this content.
+    pub fn of(body: &[u8]) -> Self {
+        let digest = Sha256::digest(body);
+        let first = digest.first_chunk::<VERSION_BYTES>().expect("a SHA-256 has 32 bytes");
+        Self(u64::from_be_bytes(*first))
+    }
+
+    /// As a number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Version {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
 /// A named, versioned, encoded resource.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resource {
@@ -64,10 +98,7 @@ impl Resource {
     /// Encodes `message` under `name`.
     pub fn encode(name: impl Into<String>, message: &impl Message) -> Self {
         let body = Bytes::from(message.encode_to_vec());
-        let mut version = String::with_capacity(2 * VERSION_BYTES);
-        for byte in Sha256::digest(&body).iter().take(VERSION_BYTES) {
-            write!(version, "{byte:02x}").expect("writing to a String never fails");
-        }
+        let version = Version::of(&body).to_string();
         Self { name: name.into(), version, body, endpoints: None }
     }
 }

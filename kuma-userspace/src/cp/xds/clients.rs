@@ -52,4 +52,9 @@ impl Client {
         // Nearly always empty, and asked for each listener.
         !self.progress.refused.is_empty() && self.progress.refused.contains_key(&(kind, name.to_owned()))
     }
+
+    /// Did it refuse anything of this type?
+    pub(super) fn refuses_any(&self, kind: ResourceType) -> bool {
+        self.progress.refused.keys().any(|(refused, _)| *refused == kind)
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::wire::view;
+
 /// How Envoy begins when it took the good resources of a message and left out the bad ones. Any other refusal (bytes
 /// that do not decode, a validation rule) left out the whole message.
 const PARTIAL: [&str; 2] = ["Error adding/updating listener(s)", "Error adding/updating cluster(s)"];
@@ -17,6 +19,8 @@ pub(super) struct Verdict {
     pub(super) refused: BTreeMap<String, String>,
     /// Were the others of the message taken?
     pub(super) others_taken: bool,
+    /// What is said of the message as a whole, of which no resource is more at fault than the others.
+    pub(super) whole: Option<String>,
 }
 
 /// Reads the text of a NACK of a message that held the resources `names`.
@@ -25,7 +29,7 @@ pub(super) fn read<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone)
     let mut all = names.clone();
     if let (Some(only), None) = (all.next(), all.next()) {
         let refused = BTreeMap::from([(only.to_owned(), shortened(text))]);
-        return Verdict { refused, others_taken: partial };
+        return Verdict { refused, others_taken: partial, whole: None };
     }
     let mut mentions: Vec<(usize, &str)> =
         names.filter_map(|name| Some((mention(text, name)?, name))).collect();
@@ -38,7 +42,16 @@ pub(super) fn read<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone)
         refused.insert(name.to_owned(), shortened(said));
     }
     let others_taken = partial && !refused.is_empty();
-    Verdict { refused, others_taken }
+    Verdict { refused, others_taken, whole: None }
+}
+
+/// Reads what an agent says of a message that held the resources `names` of `view`: it took nothing of it.
+pub(super) fn read_view<'a>(text: &str, view: &str, names: impl Iterator<Item = &'a str>) -> Verdict {
+    // Nothing is of use without the header.
+    let part = view::blamed(text, names).filter(|name| *name != view);
+    let refused = part.map(|part| (part.to_owned(), shortened(text))).into_iter().collect();
+    let whole = part.is_none().then(|| shortened(text));
+    Verdict { refused, others_taken: false, whole }
 }
 
 fn shortened(said: &str) -> String {

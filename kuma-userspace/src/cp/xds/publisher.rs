@@ -180,7 +180,7 @@ impl Desk {
                     warn!(view, reason, "the mesh cannot be published, agents keep what they have")
                 }
                 Action::PublishView(mesh_view) => {
-                    let (routes, names) = (mesh_view.routes.len(), mesh_view.names().len());
+                    let (routes, names) = (mesh_view.routes_len(), mesh_view.names().len());
                     debug!(view, routes, names, "publishing to agents");
                 }
                 _ => {}

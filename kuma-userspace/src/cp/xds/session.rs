@@ -14,7 +14,7 @@ use ipnetwork::IpNetwork;
 use super::clients::{Progress, Refusal};
 use super::per_type::PerType;
 use super::published::Published;
-use super::subscription::{Answer, Source, Subscription};
+use super::subscription::{Answer, Scope, Source, Subscription};
 use crate::model::view::Port;
 use crate::wire::envoy;
 use crate::wire::node::{Introduction, Role};
@@ -44,6 +44,7 @@ pub(super) struct News {
 #[derive(Debug)]
 pub(super) struct Session {
     subscriptions: PerType<Option<Subscription>>,
+    view: String,
     /// The port of a proxy's entrances, the listeners that depend on the client.
     outbound_port: Option<Port>,
     entrances: Vec<Arc<Resource>>,
@@ -58,6 +59,7 @@ impl Session {
         let is_proxy = introduction.role == Role::Proxy;
         Self {
             subscriptions: PerType::default(),
+            view: introduction.view.clone(),
             outbound_port: is_proxy.then_some(introduction.outbound_port),
             entrances: Vec::new(),
             ranges: Vec::new(),
@@ -77,7 +79,11 @@ impl Session {
         };
         match &mut self.subscriptions[kind] {
             none @ None => {
-                *none = Some(Subscription::open(&mut request));
+                let scope = match kind {
+                    ResourceType::MeshView => Scope::View(self.view.clone()),
+                    _ => Scope::Names,
+                };
+                *none = Some(Subscription::open(scope, &mut request));
                 Ok(Vec::new())
             }
             Some(subscription) => {
@@ -112,7 +118,9 @@ impl Session {
             self.set_entrances(published);
         }
         let own = if kind == ResourceType::Listener { self.entrances.as_slice() } else { &[] };
-        let source = Source { set: &published.sets[kind], own, strangers_may_go: published.strangers_may_go };
+        // Agents must not route longer by what they have than proxies can follow.
+        let strangers_may_go = published.strangers_may_go || kind == ResourceType::MeshView;
+        let source = Source { set: &published.sets[kind], own, strangers_may_go };
         let nonces = &mut self.nonces;
         let subscription = self.subscriptions[kind].as_mut()?;
         let (nonce, answer) = subscription.next(&source, || next_nonce(nonces))?;

@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cp::snapshot::Protocol;
-use crate::model::view::{Addresses, MeshView, Route, ViewError};
+use crate::model::view::{Addresses, Changes, Header, MeshView, Part, Route, ViewError};
 use crate::wire::envoy::{self, Codec};
 
 use super::flat::{MeshSnapshot, PublishedService};
@@ -140,22 +141,35 @@ fn differing(
 ///
 /// # Errors
 /// A mesh that breaks the model's own rules.
-pub(super) fn view(name: &str, mesh: &MeshSnapshot, working: BTreeSet<Route>) -> Result<MeshView, ViewError> {
-    let reachable: BTreeSet<IpAddr> = working.iter().map(|route| route.vip).collect();
-    let mut names = BTreeMap::new();
-    for service in mesh.services.values() {
-        let addresses = Addresses {
-            v4: service.vips.v4.filter(|&v4| reachable.contains(&IpAddr::V4(v4))),
-            v6: service.vips.v6.filter(|&v6| reachable.contains(&IpAddr::V6(v6))),
-        };
-        if addresses.iter().next().is_some() {
-            names.extend(service.hostnames.iter().map(|name| (name.clone(), addresses)));
-        }
+pub(super) fn view(
+    name: &str,
+    mesh: &MeshSnapshot,
+    working: &BTreeSet<Route>,
+) -> Result<MeshView, ViewError> {
+    // What shares a VIP is one part, under the first of their names.
+    let mut by_vip: BTreeMap<Addresses, Vec<&str>> = BTreeMap::new();
+    for (name, service) in &mesh.services {
+        by_vip.entry(service.vips).or_default().push(name);
     }
-    let mut base = MeshView::empty(name, mesh.domain.clone());
-    base.ttl_secs = mesh.ttl_secs;
-    base.ranges.clone_from(&mesh.ranges);
-    MeshView::with(base, working, names)
+    let mut changes = Changes::default();
+    for (vips, names) in by_vip {
+        let services = || names.iter().filter_map(|name| mesh.services.get(*name));
+        let routes: Vec<Route> =
+            services().flat_map(routes).filter(|route| working.contains(route)).collect();
+        let reachable = |vip: IpAddr| routes.iter().any(|route| route.vip == vip);
+        let addresses = Addresses {
+            v4: vips.v4.filter(|&v4| reachable(IpAddr::V4(v4))),
+            v6: vips.v6.filter(|&v6| reachable(IpAddr::V6(v6))),
+        };
+        if routes.is_empty() {
+            continue;
+        }
+        let hostnames = services().flat_map(|service| service.hostnames.iter().cloned()).collect();
+        let part = Part::new(hostnames, addresses, routes).expect("every address has a route: see above");
+        changes.parts.insert(names[0].into(), Some(Arc::new(part)));
+    }
+    let (domain, ranges) = (mesh.domain.clone(), mesh.ranges.clone());
+    MeshView::new(name, Header { domain, ttl_secs: mesh.ttl_secs, ranges }).with(changes)
 }
 
 fn routes(service: &PublishedService) -> impl Iterator<Item = Route> + '_ {

@@ -16,11 +16,11 @@ use tonic::transport::Channel;
 use super::*;
 use crate::cp::snapshot::{Entry, Listener, MeshHeader, MeshSnapshot, Outbounds, Protocol, Published};
 use crate::model::name::Hostname;
-use crate::model::view::{Addresses, MeshView, Port};
+use crate::model::view::{Addresses, Header, Port};
 use crate::rt::DrainTrigger;
 use crate::wire::node::{Introduction, Role};
 use crate::wire::resource::ResourceType;
-use crate::wire::view;
+use crate::wire::view::{self, Decoded, Named};
 
 /// How long one answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -101,8 +101,8 @@ impl Client {
         Ok(answer?.expect("the stream goes on"))
     }
 
-    /// The next view, acknowledged.
-    async fn view(&mut self) -> MeshView {
+    /// The header of the next view, acknowledged.
+    async fn view(&mut self) -> Header {
         let answer = self.next().await.unwrap();
         let ack = DeltaDiscoveryRequest {
             type_url: answer.type_url,
@@ -110,7 +110,11 @@ impl Client {
             ..DeltaDiscoveryRequest::default()
         };
         self.requests.send(ack).await.unwrap();
-        view::decode(&answer.resources[0].resource.as_ref().unwrap().value).unwrap()
+        let header = answer.resources.iter().find(|resource| !resource.name.contains('/')).unwrap();
+        match view::decode(Named::Header, &header.resource.as_ref().unwrap().value).unwrap() {
+            Decoded::Header(header) => header,
+            Decoded::Part(part) => panic!("{part:?}"),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a zone answers, in either role, judged by another reader of DNS messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
@@ -8,23 +9,21 @@ use hickory_proto::serialize::binary::BinDecodable;
 
 use super::*;
 use crate::model::name::Hostname;
-use crate::model::view::{Port, Route};
+use crate::model::view::{Changes, Header, Part, Port, Route};
 
 const TTL: u32 = 60;
 
 fn zone(names: &[(&str, Option<&str>, Option<&str>)]) -> Zone {
-    let mut base = MeshView::empty("default", Hostname::parse("mesh").unwrap());
-    base.ranges = vec!["240.0.0.0/4".parse().unwrap(), "fd00:fd00::/64".parse().unwrap()];
-    base.ttl_secs = TTL;
-    let mut table = BTreeMap::new();
-    for (name, v4, v6) in names {
-        let addresses =
-            Addresses { v4: v4.map(|ip| ip.parse().unwrap()), v6: v6.map(|ip| ip.parse().unwrap()) };
-        table.insert(Hostname::parse(name).unwrap(), addresses);
-    }
-    let routes: BTreeSet<Route> =
-        table.values().flat_map(|a| a.iter()).map(|vip| Route { vip, port: Port::new(80) }).collect();
-    Zone::new(&MeshView::with(base, routes, table).unwrap())
+    let ranges = vec!["240.0.0.0/4".parse().unwrap(), "fd00:fd00::/64".parse().unwrap()];
+    let header = Header { domain: Hostname::parse("mesh").unwrap(), ttl_secs: TTL, ranges };
+    let part = |&(name, v4, v6): &(&str, Option<&str>, Option<&str>)| {
+        let (v4, v6) = (v4.map(|ip| ip.parse().unwrap()), v6.map(|ip| ip.parse().unwrap()));
+        let addresses = Addresses { v4, v6 };
+        let routes = addresses.iter().map(|vip| Route { vip, port: Port::new(80) }).collect();
+        (Arc::<str>::from(name), Part::new(vec![Hostname::parse(name).unwrap()], addresses, routes).unwrap())
+    };
+    let view = MeshView::new("default", header).with(Changes::adding(names.iter().map(part)));
+    Zone::new(&view.unwrap())
 }
 
 fn redis() -> Zone {

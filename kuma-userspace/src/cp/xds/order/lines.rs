@@ -256,8 +256,7 @@ impl Order {
         // An agent that refused the view still routes by the one before it.
         let has_not = |client: &&Client| {
             client.role == role
-                && (client.acked(kind) < generation
-                    || (role == Role::Agent && client.refuses(kind, &self.name)))
+                && (client.acked(kind) < generation || (role == Role::Agent && client.refuses_any(kind)))
         };
         let late = self.clients.iter().filter(has_not);
         let late: Vec<ClientId> = late.map(|client| client.id).collect();

@@ -133,7 +133,7 @@ fn words(action: &Action) -> String {
         Action::SetEntrance { ranges } => format!("entrance {}", ranges[0]),
         Action::PublishView(view) => {
             let names: Vec<&str> = view.names().keys().map(Hostname::as_str).collect();
-            let vips: Vec<String> = view.routes.iter().map(|route| last_byte(route.vip)).collect();
+            let vips: Vec<String> = view.routes().map(|route| last_byte(route.vip)).collect();
             format!("view {} [{}]", names.join(","), vips.join(","))
         }
         Action::ReleaseStrangers => "strangers".into(),

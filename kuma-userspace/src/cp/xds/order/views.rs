@@ -18,7 +18,7 @@ impl Order {
         if self.view.is_none() && self.lines.iter().any(|(key, line)| self.holds_back(*key, line)) {
             return;
         }
-        match targets::view(&self.name, mesh, self.working().collect()) {
+        match targets::view(&self.name, mesh, &self.working().collect()) {
             Ok(view) if self.view.as_deref() == Some(&view) => self.refused = None,
             Ok(view) => {
                 self.refused = None;

@@ -35,9 +35,21 @@ struct InFlight {
     removed: Vec<String>,
 }
 
+/// What the names in a client's requests mean.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) enum Scope {
+    /// Each name is that of a resource.
+    #[default]
+    Names,
+    /// The resources of this view belong together: who asks for the view by its name follows all of them, and takes a
+    /// message as a whole or not at all.
+    View(String),
+}
+
 /// A type that the client has asked for.
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
+    scope: Scope,
     wildcard: bool,
     names: BTreeSet<String>,
     /// What the client has, name to version.
@@ -49,6 +61,8 @@ pub(super) struct Subscription {
     refused: BTreeMap<String, Refusal>,
     /// Resources of a refused message that named none: each goes alone until the bad one is found.
     suspects: BTreeSet<String>,
+    /// The generation of a message that was refused as a whole: the same is not tried again.
+    stalled: Option<u64>,
     in_flight: Option<InFlight>,
     /// Up to which generation the client has been answered, and has acknowledged.
     acked: u64,
@@ -84,9 +98,9 @@ impl Source<'_> {
 
 impl Subscription {
     /// Takes in the first request of this type: it may say what the client still has from an earlier stream.
-    pub(super) fn open(request: &mut DeltaDiscoveryRequest) -> Self {
+    pub(super) fn open(scope: Scope, request: &mut DeltaDiscoveryRequest) -> Self {
         let wildcard = request.resource_names_subscribe.is_empty();
-        let mut subscription = Self { wildcard, ..Self::default() };
+        let mut subscription = Self { scope, wildcard, ..Self::default() };
         subscription.subscribe(std::mem::take(&mut request.resource_names_subscribe));
         subscription.held = std::mem::take(&mut request.initial_resource_versions);
         subscription.strangers = subscription.held.keys().cloned().collect();
@@ -99,7 +113,10 @@ impl Subscription {
         if let Some(answered) = self.in_flight.take_if(|in_flight| in_flight.nonce == request.response_nonce)
         {
             match request.error_detail {
-                None => self.acked = answered.generation,
+                None => {
+                    self.acked = answered.generation;
+                    self.start_again();
+                }
                 Some(error) => {
                     self.seen = None;
                     news = self.refuse(answered, &error.message);
@@ -126,7 +143,8 @@ impl Subscription {
         source: &Source<'_>,
         nonce: impl FnOnce() -> String,
     ) -> Option<(String, Answer)> {
-        if self.in_flight.is_some() || !source.set.decided || self.has_seen(source) {
+        let stalled = self.stalled == Some(source.set.generation);
+        if self.in_flight.is_some() || !source.set.decided || stalled || self.has_seen(source) {
             return None;
         }
         let suspect = self.next_suspect(source);
@@ -159,7 +177,7 @@ impl Subscription {
 
     fn subscribe(&mut self, names: Vec<String>) {
         for name in names {
-            if name == WILDCARD {
+            if name == WILDCARD || self.scope == Scope::View(name.clone()) {
                 (self.wildcard, self.seen) = (true, None);
                 continue;
             }
@@ -189,16 +207,27 @@ impl Subscription {
 
     fn refuse(&mut self, answered: InFlight, text: &str) -> Vec<(String, Refusal)> {
         let names = answered.changed.iter().map(|resource| resource.name.as_str());
-        let verdict = nack::read(text, names);
+        let verdict = match &self.scope {
+            Scope::Names => nack::read(text, names),
+            Scope::View(view) => nack::read_view(text, view, names),
+        };
         let mut news = Vec::new();
+        self.start_again();
+        if let (Some(reason), Scope::View(view)) = (verdict.whole, &self.scope) {
+            self.stalled = Some(answered.generation);
+            let refusal = Refusal { version: String::new(), reason };
+            self.refused.insert(view.clone(), refusal.clone());
+            news.push((view.clone(), refusal));
+        }
         for resource in &answered.changed {
             if let Some(reason) = verdict.refused.get(&resource.name) {
                 let refusal = Refusal { version: resource.version.clone(), reason: reason.clone() };
                 self.refused.insert(resource.name.clone(), refusal.clone());
                 news.push((resource.name.clone(), refusal));
             } else if !verdict.others_taken {
-                self.held.remove(&resource.name);
-                if verdict.refused.is_empty() {
+                // It may have the one before it, which must go if this one does.
+                self.held.insert(resource.name.clone(), String::new());
+                if verdict.refused.is_empty() && self.stalled.is_none() {
                     self.suspects.insert(resource.name.clone());
                 }
             }
@@ -211,6 +240,13 @@ impl Subscription {
             self.held.extend(answered.removed.into_iter().map(|name| (name, String::new())));
         }
         news
+    }
+
+    /// Nothing is known any more against a view as a whole.
+    fn start_again(&mut self) {
+        if let (Some(_), Scope::View(view)) = (self.stalled.take(), &self.scope) {
+            self.refused.remove(view);
+        }
     }
 
     fn has_seen(&self, source: &Source<'_>) -> bool {

@@ -15,6 +15,10 @@ struct Table {
 impl Table {
     /// A client that asks for `names` (none: everything) and `has` some of it from an earlier stream.
     fn open(names: &[&str], has: &[(&str, &str)]) -> Self {
+        Self::open_as(Scope::Names, names, has)
+    }
+
+    fn open_as(scope: Scope, names: &[&str], has: &[(&str, &str)]) -> Self {
         let mut request = DeltaDiscoveryRequest {
             resource_names_subscribe: texts(names),
             initial_resource_versions: has
@@ -23,7 +27,7 @@ impl Table {
                 .collect(),
             ..DeltaDiscoveryRequest::default()
         };
-        let subscription = Subscription::open(&mut request);
+        let subscription = Subscription::open(scope, &mut request);
         let set = Set { generation: 0, decided: true, resources: Resources::default() };
         Self { subscription, set, strangers_may_go: true, nonce: 0 }
     }
@@ -203,6 +207,42 @@ fn an_answer_to_an_old_message_changes_nothing() {
     table.nonce -= 1;
     table.ack();
     assert_eq!(table.publish(&[("a", "2")]).told(), None, "the last answer is still awaited");
+}
+
+/// An agent of view `v`.
+fn agent(has: &[(&str, &str)]) -> Table {
+    Table::open_as(Scope::View("v".into()), &["v"], has)
+}
+
+#[test]
+fn who_asks_for_a_view_is_told_of_its_header_and_of_every_part_also_of_those_that_come_later() {
+    let mut table = agent(&[("v", "1"), ("v/a", "1"), ("v/gone", "1")]);
+    let published = [("v", "1"), ("v/a", "1"), ("v/b", "1")];
+    assert_eq!(table.publish(&published).told(), some("-v/gone v/b=1"));
+    assert_eq!(table.ack().publish(&[("v", "2"), ("v/b", "1"), ("v/c", "1")]).told(), some("-v/a v/c=1 v=2"));
+}
+
+#[test]
+fn a_part_that_an_agent_refuses_is_left_out_and_the_others_come_without_it() {
+    let mut table = agent(&[("v", "1"), ("v/gone", "1")]);
+    assert_eq!(table.publish(&[("v", "1"), ("v/a", "1"), ("v/b", "1")]).told(), some("-v/gone v/a=1 v/b=1"));
+    assert_eq!(table.nack("resource v/a: name x is in another part"), ["v/a"]);
+    assert_eq!(table.subscription.acked(), 0);
+    assert_eq!(table.told(), some("-v/gone v/b=1"));
+    assert_eq!(table.ack().told(), None);
+    assert_eq!(table.subscription.acked(), 1);
+}
+
+#[test]
+fn a_message_that_an_agent_refuses_as_a_whole_comes_again_as_a_whole_with_the_next_change() {
+    let mut table = agent(&[]);
+    assert_eq!(table.publish(&[("v", "1"), ("v/a", "1")]).told(), some("v/a=1 v=1"));
+    assert_eq!(table.nack("map VIPS is full"), ["v"]);
+    assert_eq!(table.told(), None, "not part by part");
+    assert_eq!(table.publish(&[("v", "1"), ("v/b", "1")]).told(), some("-v/a v/b=1 v=1"));
+    assert_eq!(table.subscription.acked(), 0);
+    assert_eq!(table.ack().told(), None);
+    assert_eq!((table.subscription.acked(), table.subscription.refused().len()), (2, 0));
 }
 
 const NOBODY: [&str; 0] = [];
