@@ -18,6 +18,7 @@ use kuma_dns::kernel::{Kernel, cgroup};
 use kuma_dns::model::instance::Instance;
 use kuma_dns::model::view::Port;
 use kuma_dns::rt::{Drain, DrainTrigger, Ready};
+use kuma_dns::wire::access::Access;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -74,6 +75,7 @@ impl Live {
             ports: Ports { outbound: Port::new(15001), dns: Port::new(DNS.port()) },
             view: MESH.into(),
             control_plane: control_plane.addr,
+            access: Access::default(),
             proxy: ProxySetup {
                 envoy: ProxyMode::Auto,
                 admin_port: DEFAULT_ADMIN_PORT,

@@ -17,6 +17,7 @@ use kuma_dns::cp::xds::{Server, Status, StatusReader};
 use kuma_dns::model::name::Hostname;
 use kuma_dns::model::view::{Addresses, MeshView, Port};
 use kuma_dns::rt::{Drain, DrainTrigger};
+use kuma_dns::wire::access::Access;
 use kuma_dns::wire::node::{Introduction, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -194,11 +195,27 @@ impl Envoy {
         admin: u16,
         confine: Confine,
     ) -> anyhow::Result<Self> {
+        let door = Door { control_plane: xds, access: Access::default() };
+        Self::start_at(door, id, outbound, admin, confine)
+    }
+
+    /// [`start`](Self::start) at a control plane that wants to see something.
+    ///
+    /// # Errors
+    /// No Envoy is installed, a port is taken.
+    pub fn start_at(
+        door: Door,
+        id: &str,
+        outbound: u16,
+        admin: u16,
+        confine: Confine,
+    ) -> anyhow::Result<Self> {
         let binary = proxy::find(&ProxyMode::Auto)?.context("auto finds one or fails")?;
         let config = ProxyConfig {
             node_id: id.into(),
             view: MESH.into(),
-            xds,
+            xds: door.control_plane,
+            access: door.access,
             outbound_port: Port::new(outbound),
             admin_port: Port::new(admin),
             concurrency: 2,
@@ -325,6 +342,13 @@ fn unchunked(mut body: &str) -> anyhow::Result<String> {
     }
 }
 
+/// Where a client connects, and what it shows there.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub control_plane: SocketAddr,
+    pub access: Access,
+}
+
 /// An agent's feed that takes every view, or refuses it while told so.
 pub struct Agent {
     pub views: watch::Receiver<Option<Arc<MeshView>>>,
@@ -336,9 +360,14 @@ pub struct Agent {
 impl Agent {
     /// Starts one.
     pub fn start(control_plane: SocketAddr, id: &str) -> Self {
+        Self::start_at(Door { control_plane, access: Access::default() }, id)
+    }
+
+    /// Starts one at a control plane that wants to see something.
+    pub fn start_at(Door { control_plane, access }: Door, id: &str) -> Self {
         let (id, view) = (id.into(), MESH.into());
         let node = Introduction { id, role: Role::Agent, view, outbound_port: Port::new(15001) };
-        let (feed, mut updates) = Feed::new(FeedConfig { control_plane, node });
+        let (feed, mut updates) = Feed::new(FeedConfig { control_plane, access, node });
         let (seen, views) = watch::channel(None);
         let (answer, answers) = watch::channel(Ok(()));
         let mut tasks = JoinSet::new();

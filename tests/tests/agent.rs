@@ -23,6 +23,7 @@ use kuma_dns::kernel::{Kernel, cgroup, netns};
 use kuma_dns::model::instance::Instance;
 use kuma_dns::model::view::Port;
 use kuma_dns::rt::{Drain, DrainTrigger, Ready};
+use kuma_dns::wire::access::Access;
 use kuma_dns::wire::local::{Answer, Enrolment, Status, Vip};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -73,6 +74,7 @@ impl World {
             ports: Ports { outbound: Port::new(15001), dns: Port::new(15053) },
             view: "default".into(),
             control_plane,
+            access: Access::default(),
             proxy: ProxySetup { envoy, admin_port: proxy::DEFAULT_ADMIN_PORT, concurrency: 1, uid: None },
             resolv_conf,
             vips_capacity: 1_024,

@@ -8,6 +8,7 @@ use crate::agent::proxy::ProxyMode;
 use crate::agent::status::Beside;
 use crate::model::instance::Instance;
 use crate::model::view::Port;
+use crate::wire::access::Access;
 
 /// What an agent needs to know.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Config {
     /// The view to serve, which is the mesh's name.
     pub view: String,
     pub control_plane: SocketAddr,
+    /// What the control plane wants to see.
+    pub access: Access,
     pub proxy: ProxySetup,
     /// Whose nameservers are asked for names outside the mesh.
     pub resolv_conf: PathBuf,

@@ -14,12 +14,14 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Delt
 use envoy_types::pb::google::rpc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Streaming};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::model::view::MeshView;
 use crate::rt::Drain;
+use crate::wire::access::{AUTHORIZATION, Access};
 use crate::wire::node::Introduction;
 use crate::wire::resource::ResourceType;
 
@@ -44,6 +46,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FeedConfig {
     pub control_plane: SocketAddr,
+    /// What the control plane wants to see.
+    pub access: Access,
     /// With role agent.
     pub node: Introduction,
 }
@@ -159,8 +163,17 @@ impl Feed {
         &self,
     ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Broken> {
         let addr = self.config.control_plane;
-        let endpoint =
-            Endpoint::from_shared(format!("http://{addr}")).expect("a socket address makes a valid URL");
+        let connect = |source| Broken::Connect { addr, source };
+        let Access { trust, token } = &self.config.access;
+        let scheme = if trust.is_some() { "https" } else { "http" };
+        let mut endpoint =
+            Endpoint::from_shared(format!("{scheme}://{addr}")).expect("a socket address makes a valid URL");
+        if let Some(trust) = trust {
+            let tls = ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(trust.as_pem()))
+                .domain_name(addr.ip().to_string());
+            endpoint = endpoint.tls_config(tls).map_err(connect)?;
+        }
         let channel: Channel = endpoint
             .connect_timeout(CONNECT_LIMIT)
             .tcp_nodelay(true)
@@ -169,12 +182,18 @@ impl Feed {
             .keep_alive_while_idle(true)
             .connect()
             .await
-            .map_err(|source| Broken::Connect { addr, source })?;
+            .map_err(connect)?;
         let (requests, outgoing) = mpsc::channel(REQUESTS);
         requests.send(self.subscription()).await.map_err(|_closed| Broken::Closed)?;
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            let mut value = AsciiMetadataValue::try_from(token.reveal()).expect("a token is visible ASCII");
+            value.set_sensitive(true);
+            request.metadata_mut().insert(AUTHORIZATION, value);
+        }
         let responses = AggregatedDiscoveryServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .delta_aggregated_resources(ReceiverStream::new(outgoing))
+            .delta_aggregated_resources(request)
             .await
             .map_err(|status| Broken::Refused(status.message().to_owned()))?;
         Ok((requests, responses.into_inner()))

@@ -208,6 +208,7 @@ fn proxy_of(config: &Config) -> Result<Option<Proxy>, Error> {
         node_id: format!("proxy-{}-{}", config.instance, std::process::id()),
         view: config.view.clone(),
         xds: config.control_plane,
+        access: config.access.clone(),
         outbound_port: config.ports.outbound,
         admin_port: config.proxy.admin_port,
         concurrency: config.proxy.concurrency,
@@ -224,6 +225,7 @@ async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Resu
     let mut tasks = Tasks::new(trigger.clone(), ending.clone());
     let (feed, updates) = Feed::new(FeedConfig {
         control_plane: node.config.control_plane,
+        access: node.config.access.clone(),
         node: Introduction {
             id: format!("agent-{}-{}", node.config.instance, std::process::id()),
             role: Role::Agent,

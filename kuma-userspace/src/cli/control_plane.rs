@@ -2,12 +2,11 @@
 //! Keeps: configuration and files are checked before anything is started.
 
 use std::env;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::outcome::{Code, Failure, OrExit, Outcome};
 use super::paths::Paths;
@@ -15,7 +14,7 @@ use super::service::{self, End, LastWords, Service};
 use super::table;
 use crate::cp::configuration::{self, Configuration, Flag, Sources};
 use crate::cp::store::StoreConfig;
-use crate::cp::{self, ControlPlane};
+use crate::cp::{self, ControlPlane, Serving};
 use crate::rt::Ready;
 
 /// Printed below `kuma-dns control-plane --help`.
@@ -72,9 +71,12 @@ struct Flags {
     /// dnsServer.address: where the DNS server listens instead of on loopback; 0.0.0.0 for every address.
     #[arg(long, value_name = "IP")]
     dns_server_address: Option<String>,
-    /// dpServer.port: xDS, on loopback.
+    /// dpServer.port: xDS.
     #[arg(long, value_name = "PORT")]
     dp_server_port: Option<String>,
+    /// dpServer.address: where xDS listens instead of on loopback, with TLS; 0.0.0.0 for every address.
+    #[arg(long, value_name = "IP")]
+    dp_server_address: Option<String>,
     /// store.type: `embedded`, `postgres` for several control planes, or `memory`, which forgets.
     #[arg(long, value_name = "TYPE")]
     store_type: Option<String>,
@@ -90,6 +92,7 @@ impl Flags {
             ("dnsServer.port", "--dns-server-port", self.dns_server_port),
             ("dnsServer.address", "--dns-server-address", self.dns_server_address),
             ("dpServer.port", "--dp-server-port", self.dp_server_port),
+            ("dpServer.address", "--dp-server-address", self.dp_server_address),
             ("store.type", "--store-type", self.store_type),
             ("store.path", "--store-path", self.store_path),
         ];
@@ -128,14 +131,17 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
 }
 
 async fn serve(files: Vec<PathBuf>, configuration: Configuration) -> Result<End, Failure> {
-    let Configuration { settings, store, dp_server_port } = configuration;
+    for warning in configuration.warnings() {
+        warn!("{warning}");
+    }
+    let Configuration { settings, store, dp_server, .. } = configuration;
     let stored = match &store {
         StoreConfig::Memory => "memory".to_owned(),
         StoreConfig::Embedded(path) => path.display().to_string(),
         StoreConfig::Postgres(settings) => settings.to_string(),
     };
-    let xds = SocketAddr::from((Ipv4Addr::LOCALHOST, dp_server_port.get()));
-    let config = cp::Config { files, settings: Some(settings), store, xds, outbounds: None };
+    let (xds, serving) = (dp_server.addr, Serving { transport: dp_server.transport });
+    let config = cp::Config { files, settings: Some(settings), store, xds, serving, outbounds: None };
     let mut service = Service::new().context("cannot start")?;
     let plane = ControlPlane::open(config, &Ready::default()).await.map_err(service::refused)?;
     let published = plane.status().borrow().published;

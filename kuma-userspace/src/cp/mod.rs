@@ -6,6 +6,7 @@
 //! - [`names`], [`plan`], [`allocator`], [`record`], [`clock`]: the rules, pure.
 //! - [`store`]: what must survive a restart.
 //! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
+//! - [`tls`]: connections that prove who we are.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
 //! - [`dns`]: the snapshot's names to whoever asks for them from outside of the mesh.
 //! - [`install`]: tells a cluster's DNS about us; apart from all of these.
@@ -27,6 +28,7 @@ pub mod snapshot;
 pub mod status;
 pub mod store;
 mod template;
+pub mod tls;
 pub mod violation;
 pub mod watch;
 pub mod xds;
@@ -50,6 +52,7 @@ use self::snapshot::{Outbounds, Snapshot};
 use self::status::StatusCell;
 use self::store::postgres::Replica;
 use self::store::{StoreConfig, StoreError};
+use self::tls::{Identity, Listener, Transport};
 use self::watch::Watch;
 use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
 
@@ -64,8 +67,16 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where proxies and agents connect.
     pub xds: SocketAddr,
+    pub serving: Serving,
     /// How proxies are told of VIPs; `None` leaves it to the files.
     pub outbounds: Option<Outbounds>,
+}
+
+/// To whom it speaks, and how; by default to everyone who reaches the ports, which is right on loopback.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Serving {
+    /// Of proxies and agents.
+    pub transport: Transport,
 }
 
 /// What the files hold.
@@ -88,6 +99,12 @@ pub enum Error {
     Xds(#[from] xds::Error),
     #[error(transparent)]
     Dns(#[from] dns::Error),
+    #[error(
+        "xDS on {0} needs a certificate: give dpServer.tlsCertFile and dpServer.tlsKeyFile, or say `dpServer.tlsMode: never`"
+    )]
+    NoCertificate(SocketAddr),
+    #[error("cannot serve with TLS")]
+    Tls(#[from] tls::Error),
     #[error("opening the control plane panicked")]
     Panicked(#[source] tokio::task::JoinError),
     #[error(transparent)]
@@ -123,6 +140,8 @@ pub struct ControlPlane {
     publish: Publish,
     watch: Watch,
     xds: xds::Server,
+    /// Certificates that are followed.
+    identity: Option<Identity>,
     dns: Option<DnsServer>,
     status: StatusCell,
     /// Our part among those that use the store.
@@ -136,7 +155,7 @@ impl ControlPlane {
     /// See [`Error`].
     pub async fn open(config: Config, ready: &Ready) -> Result<Self, Error> {
         let awaited = ready.wait_for("the VIPs of the resource files");
-        let Config { files: paths, settings: fixed, store, xds, outbounds } = config;
+        let Config { files: paths, settings: fixed, store, xds, serving, outbounds } = config;
         let under = fixed.clone();
         // Taken before reading: an edit in between is seen by the watch.
         let (paths, seen, resources) = blocking(move || {
@@ -145,7 +164,14 @@ impl ControlPlane {
             Ok((paths, seen, resources))
         })
         .await?;
-        let xds = xds::Server::bind(xds).await?.with_ready(ready.clone());
+        let identity = match serving.transport {
+            Transport::Plain => None,
+            Transport::Tls(files) => Some(Identity::open(files)?),
+            Transport::Issued => return Err(Error::NoCertificate(xds)),
+        };
+        let tls = identity.as_ref().map(|identity| identity.server_config(&[xds::PROTOCOL]));
+        let listener = Listener::bind(xds, tls).await.map_err(xds::Error::from)?;
+        let xds = xds::Server::on(listener).with_ready(ready.clone());
         let dns = DnsServer::bind(&resources.settings.dns_server)?;
         let status = StatusCell::default();
         status.update(|status| status.files.clone_from(&paths));
@@ -160,7 +186,7 @@ impl ControlPlane {
         .await?;
         drop(awaited);
         let watch = Watch { paths, fixed, seen, resources: sender, status: status.clone() };
-        Ok(Self { publish, watch, xds, dns, status, replica })
+        Ok(Self { publish, watch, xds, identity, dns, status, replica })
     }
 
     /// What is decided and stored, now and from now on.
@@ -197,6 +223,9 @@ impl ControlPlane {
         }
         tasks.spawn("watch", self.watch.run(own.clone()));
         tasks.spawn("publish", self.publish.run(own.clone()));
+        if let Some(identity) = self.identity {
+            tasks.spawn("certificate", identity.run(own.clone()));
+        }
         if let Some(replica) = self.replica {
             tasks.spawn("replica", replica.run(own.clone()));
         }

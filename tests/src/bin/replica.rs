@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use kuma_dns::cp::store::{StoreConfig, postgres::Settings};
-use kuma_dns::cp::{Config, ControlPlane};
+use kuma_dns::cp::{Config, ControlPlane, Serving};
 use kuma_dns::model::view::Port;
 use kuma_dns::rt::{Drain, Ready};
 use serde_json::json;
@@ -27,7 +27,14 @@ async fn main() -> Result<()> {
         ..Settings::default()
     });
     let xds = "127.0.0.1:0".parse()?;
-    let config = Config { files: vec![file.into()], settings: None, store, xds, outbounds: None };
+    let config = Config {
+        files: vec![file.into()],
+        settings: None,
+        store,
+        xds,
+        serving: Serving::default(),
+        outbounds: None,
+    };
     let plane = ControlPlane::open(config, &Ready::default()).await?;
     let (mut snapshots, mut status) = (plane.snapshots(), plane.status());
     let mut end = signal(SignalKind::terminate())?;

@@ -54,6 +54,7 @@ const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("install", &[], Privilege::Anyone, Order::Parallel),
     ("replicas", &[Part::Postgres], Privilege::Anyone, Order::Parallel),
     ("dns", &[Part::Clients], Privilege::Root, Order::Parallel),
+    ("access", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("envoy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("proxy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("sockets", &[Part::Bpf], Privilege::Root, Order::Parallel),

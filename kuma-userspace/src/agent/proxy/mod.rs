@@ -7,6 +7,7 @@ mod output;
 mod parent;
 mod ports;
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -21,6 +22,7 @@ use self::output::LastWords;
 use self::parent::Parent;
 use crate::model::view::Port;
 use crate::rt::Drain;
+use crate::wire::access::Access;
 use crate::wire::envoy::Bootstrap;
 use crate::wire::node::{Introduction, Role};
 
@@ -51,6 +53,8 @@ pub struct ProxyConfig {
     /// The view, that is the mesh, whose listeners it asks for.
     pub view: String,
     pub xds: SocketAddr,
+    /// What the control plane wants to see.
+    pub access: Access,
     pub outbound_port: Port,
     pub admin_port: Port,
     /// Worker threads.
@@ -144,7 +148,7 @@ impl Proxy {
 
     async fn start(&self, parent: &Parent) -> Result<Child, ProxyError> {
         let failed = |source| ProxyError::Start { path: self.binary.path().to_owned(), source };
-        let mut command = self.command();
+        let mut command = self.command().map_err(failed)?;
         (self.confine)(command.as_std_mut()).map_err(failed)?;
         let child = parent.spawn(command).await.map_err(failed)?;
         let pid = child.id();
@@ -153,12 +157,13 @@ impl Proxy {
         Ok(child)
     }
 
-    fn command(&self) -> Command {
+    fn command(&self) -> std::io::Result<Command> {
         let config = &self.config;
         let (id, view) = (config.node_id.clone(), config.view.clone());
         let node = Introduction { id, role: Role::Proxy, view, outbound_port: config.outbound_port };
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, config.admin_port.get()));
-        let bootstrap = Bootstrap { node, xds: config.xds, admin, owner: config.owner.clone() };
+        let (access, owner) = (config.access.clone(), config.owner.clone());
+        let bootstrap = Bootstrap { node, xds: config.xds, access, admin, owner };
         let mut command = Command::new(self.binary.to_exec());
         command.as_std_mut().env_clear();
         command
@@ -176,7 +181,10 @@ impl Proxy {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command
+        if let Some(secret) = bootstrap.secret() {
+            command.stdin(in_memory(&secret)?).args(["--config-path", "/dev/fd/0"]);
+        }
+        Ok(command)
     }
 
     /// Waits for the end of `child`: `None` when we asked for it.
@@ -206,6 +214,14 @@ impl Proxy {
         };
         Ok(Some(last_words.after(&end(status))))
     }
+}
+
+/// A file without a path: only who has it open, and root, can read it, whatever user that is.
+fn in_memory(text: &str) -> std::io::Result<std::fs::File> {
+    let name = "kuma-dns-bootstrap";
+    let mut file: std::fs::File = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into();
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 /// Ends Envoy: politely, then for good.

@@ -10,11 +10,12 @@ use crate::agent::{self, Ports, ProxySetup};
 use crate::cli::logs::Format;
 use crate::cli::paths::Paths;
 use crate::cli::port;
-use crate::cp::{self, store::StoreConfig};
+use crate::cp::{self, Serving, store::StoreConfig};
 use crate::kernel::BpfLog;
 use crate::model::datapath::{INDEXES, VIPS_CAPACITY};
 use crate::model::outbounds::Outbounds;
 use crate::model::view::Port;
+use crate::wire::access::Access;
 
 /// Printed below `kuma-dns up --help`.
 const EXAMPLES: &str = "\
@@ -136,6 +137,7 @@ impl Args {
             ports: Ports { outbound: ports.outbound_port, dns: ports.dns_port },
             view: mesh,
             control_plane: xds,
+            access: Access::default(),
             proxy: ProxySetup {
                 envoy: proxy.envoy,
                 admin_port: ports.admin_port,
@@ -150,7 +152,8 @@ impl Args {
         };
         let store = StoreConfig::Embedded(data);
         let outbounds = proxy.outbounds;
-        let control_plane = cp::Config { files, settings: None, store, xds, outbounds };
+        let control_plane =
+            cp::Config { files, settings: None, store, xds, serving: Serving::default(), outbounds };
         Config { paths, format, control_plane, agent }
     }
 }

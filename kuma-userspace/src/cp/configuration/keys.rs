@@ -4,9 +4,10 @@
 use crate::cp::yaml::Value;
 
 /// The sections of the file.
-pub(super) const SECTIONS: [&str; 3] = ["dnsServer", "store", "dpServer"];
+pub(super) const SECTIONS: [&str; 5] = ["dnsServer", "store", "general", "dpServer", "apiServer"];
 /// Names of the environment that begin like this are meant for us: an unknown one is a mistake.
-pub(super) const PREFIXES: [&str; 3] = ["KUMA_DNS_SERVER_", "KUMA_STORE_", "KUMA_DP_SERVER_"];
+pub(super) const PREFIXES: [&str; 5] =
+    ["KUMA_DNS_SERVER_", "KUMA_STORE_", "KUMA_GENERAL_", "KUMA_DP_SERVER_", "KUMA_API_SERVER_"];
 
 /// A setting.
 #[derive(Debug)]
@@ -60,7 +61,22 @@ pub(super) const KEYS: &[Key] = &[
     text("store", "postgres.tls.caPath", "KUMA_STORE_POSTGRES_TLS_CA_PATH"),
     text("store", "postgres.tls.certPath", "KUMA_STORE_POSTGRES_TLS_CERT_PATH"),
     text("store", "postgres.tls.keyPath", "KUMA_STORE_POSTGRES_TLS_KEY_PATH"),
+    text("general", "tlsCertFile", "KUMA_GENERAL_TLS_CERT_FILE"),
+    text("general", "tlsKeyFile", "KUMA_GENERAL_TLS_KEY_FILE"),
     number("dpServer", "port", "KUMA_DP_SERVER_PORT"),
+    text("dpServer", "address", "KUMA_DP_SERVER_ADDRESS"),
+    text("dpServer", "tlsMode", "KUMA_DP_SERVER_TLS_MODE"),
+    text("dpServer", "tlsCertFile", "KUMA_DP_SERVER_TLS_CERT_FILE"),
+    text("dpServer", "tlsKeyFile", "KUMA_DP_SERVER_TLS_KEY_FILE"),
+    boolean("apiServer", "http.enabled", "KUMA_API_SERVER_HTTP_ENABLED"),
+    text("apiServer", "http.interface", "KUMA_API_SERVER_HTTP_INTERFACE"),
+    number("apiServer", "http.port", "KUMA_API_SERVER_HTTP_PORT"),
+    boolean("apiServer", "https.enabled", "KUMA_API_SERVER_HTTPS_ENABLED"),
+    text("apiServer", "https.interface", "KUMA_API_SERVER_HTTPS_INTERFACE"),
+    number("apiServer", "https.port", "KUMA_API_SERVER_HTTPS_PORT"),
+    text("apiServer", "https.tlsCertFile", "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE"),
+    text("apiServer", "https.tlsKeyFile", "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE"),
+    boolean("apiServer", "authn.localhostIsAdmin", "KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN"),
 ];
 
 /// The keys right below a section, or below a part of one such as `store.postgres`.

@@ -6,22 +6,22 @@
 mod keys;
 mod postgres;
 mod print;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::keys::{KEYS, Key, PREFIXES, SECTIONS};
+pub use self::servers::{ApiServer, DpServer, TlsMode};
 use super::dns::DEFAULT_PORT;
 use super::resources::files;
 use super::settings::{self, Settings};
 use super::store::StoreConfig;
+use super::tls::{Files, Transport};
 use super::violation::{FieldPath, Invalid, Place, Reader, Violation, advice};
 use super::yaml::{self, Entry, Node, Value};
-use crate::model::view::Port;
 
-/// Kuma's port for proxies.
-const DEFAULT_DP_SERVER_PORT: u16 = 5678;
 /// What `store.type` may say.
 const STORES: [&str; 3] = ["memory", "embedded", "postgres"];
 /// How mistakes name a configuration that no file holds.
@@ -32,7 +32,10 @@ const NO_FILE: &str = "configuration";
 pub struct Configuration {
     pub settings: Settings,
     pub store: StoreConfig,
-    pub dp_server_port: Port,
+    pub dp_server: DpServer,
+    pub api_server: ApiServer,
+    /// `general`: the certificate of servers that have none of their own.
+    pub certificate: Option<Files>,
 }
 
 /// Where values come from, the later over the earlier.
@@ -54,6 +57,18 @@ pub struct Flag {
     /// `--store-type`
     pub flag: &'static str,
     pub value: String,
+}
+
+impl Configuration {
+    /// What an operator may not have meant, each in a sentence.
+    pub fn warnings(&self) -> Vec<String> {
+        let DpServer { addr, transport, .. } = &self.dp_server;
+        let plain = *transport == Transport::Plain && !addr.ip().is_loopback();
+        let said = format!(
+            "xDS on {addr} is not encrypted, as dpServer.tlsMode says: whoever is on the way reads and changes it"
+        );
+        plain.then_some(said).into_iter().collect()
+    }
 }
 
 /// Reads and checks.
@@ -174,17 +189,10 @@ fn read(reader: &mut Reader<'_>, sections: &mut BTreeMap<String, Node>, data: &P
         Some(node) => store(reader, node, &root.field("store"), data),
         None => StoreConfig::Embedded(data.to_owned()),
     };
-    let dp_server_port = sections.get("dpServer").and_then(|node| {
-        let path = root.field("dpServer");
-        let object = reader.object(node, &path, &keys::names("dpServer"))?;
-        let port = reader.integer(object.get("port")?, &path.field("port"), 1, u64::from(u16::MAX))?;
-        u16::try_from(port).ok()
-    });
-    Configuration {
-        settings,
-        store,
-        dp_server_port: Port::new(dp_server_port.unwrap_or(DEFAULT_DP_SERVER_PORT)),
-    }
+    let certificate = servers::general(reader, sections.get("general"));
+    let dp_server = servers::dp_server(reader, sections.get("dpServer"), certificate.as_ref());
+    let api_server = servers::api_server(reader, sections.get("apiServer"), certificate.as_ref());
+    Configuration { settings, store, dp_server, api_server, certificate }
 }
 
 fn store(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>, data: &Path) -> StoreConfig {

@@ -2,11 +2,15 @@
 //! Called by cli/control_plane.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
 
-use super::Configuration;
 use super::postgres::MODES;
+use super::servers::TLS_MODES;
+use super::{ApiServer, Configuration, DpServer};
 use crate::cp::store::StoreConfig;
 use crate::cp::store::postgres::Settings;
+use crate::cp::tls::{Files, Transport};
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,8 +38,57 @@ impl fmt::Display for Configuration {
             }
             StoreConfig::Postgres(settings) => postgres(f, settings)?,
         }
-        writeln!(f, "dpServer:\n  port: {}", self.dp_server_port)
+        writeln!(f, "general:")?;
+        files(f, "  ", self.certificate.as_ref())?;
+        self.dp_server(f)?;
+        self.api_server(f)
     }
+}
+
+impl Configuration {
+    fn dp_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DpServer { addr, tls_mode, transport } = &self.dp_server;
+        let mode = TLS_MODES.iter().find(|(_, mode)| mode == tls_mode).map_or("", |(word, _)| word);
+        writeln!(f, "dpServer:\n  port: {}\n  address: {}", addr.port(), quoted(&addr.ip().to_string()))?;
+        let said = match transport {
+            Transport::Plain => "plain",
+            Transport::Tls(_) => "TLS",
+            Transport::Issued => "TLS, with a certificate of our own authority",
+        };
+        writeln!(f, "  # in force: {said}\n  tlsMode: {mode}")?;
+        files(f, "  ", own(transport, "dpServer"))
+    }
+
+    fn api_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ApiServer { http, https, localhost_is_admin } = &self.api_server;
+        writeln!(f, "apiServer:\n  http:")?;
+        listen(f, *http)?;
+        writeln!(f, "  https:")?;
+        listen(f, https.as_ref().map(|(addr, _)| *addr))?;
+        let own = https.as_ref().and_then(|(_, transport)| own(transport, "apiServer.https"));
+        files(f, "    ", own)?;
+        writeln!(f, "  authn:\n    localhostIsAdmin: {localhost_is_admin}")
+    }
+}
+
+/// The files of a section itself, not those of `general`.
+fn own<'t>(transport: &'t Transport, section: &str) -> Option<&'t Files> {
+    match transport {
+        Transport::Tls(files) if files.section == section => Some(files),
+        _ => None,
+    }
+}
+
+fn listen(f: &mut fmt::Formatter<'_>, addr: Option<SocketAddr>) -> fmt::Result {
+    writeln!(f, "    enabled: {}", addr.is_some())?;
+    let Some(addr) = addr else { return Ok(()) };
+    writeln!(f, "    interface: {}\n    port: {}", quoted(&addr.ip().to_string()), addr.port())
+}
+
+fn files(f: &mut fmt::Formatter<'_>, indent: &str, files: Option<&Files>) -> fmt::Result {
+    let shown = |path: fn(&Files) -> &Path| files.map(path).unwrap_or(Path::new("")).to_string_lossy();
+    writeln!(f, "{indent}tlsCertFile: {}", quoted(&shown(|files| &files.certificate)))?;
+    writeln!(f, "{indent}tlsKeyFile: {}", quoted(&shown(|files| &files.key)))
 }
 
 fn postgres(f: &mut fmt::Formatter<'_>, settings: &Settings) -> fmt::Result {

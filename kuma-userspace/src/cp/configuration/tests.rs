@@ -40,7 +40,10 @@ fn without_any_source_kumas_defaults_hold() {
     let listen = Listen { port: Some(DEFAULT_PORT), address: None };
     assert_eq!(found.settings, Settings { dns_server: listen, ..Settings::default() });
     assert_eq!(found.store, StoreConfig::Embedded("/data/default".into()));
-    assert_eq!(found.dp_server_port, Port::new(5678));
+    let DpServer { addr, transport, .. } = &found.dp_server;
+    assert_eq!((addr.to_string().as_str(), transport), ("127.0.0.1:5678", &Transport::Plain));
+    let http = found.api_server.http.unwrap().to_string();
+    assert_eq!((http.as_str(), found.api_server.https.is_none()), ("0.0.0.0:5681", true));
     assert_eq!(given("# nothing yet\n", &[], &[]).load(), found);
     assert_eq!(given("dnsServer:\nstore: ~\n", &[], &[]).load(), found);
 }
@@ -56,7 +59,7 @@ fn the_environment_is_over_the_file_and_flags_are_over_both() {
             ("KUMA_STORE_PATH", "/b"),
             ("KUMA_DNS_SERVER_SERVICE_VIP_ENABLED", "false"),
             ("KUMA_DP_SERVER_PORT", "6678"),
-            ("KUMA_MULTIZONE_ZONE_NAME", "not our section"),
+            ("KUMA_RUNTIME_KUBERNETES_PORT", "not our section"),
         ],
         &[("dnsServer.port", "--dns-server-port", "0"), ("dnsServer.domain", "--domain", "123")],
     )
@@ -66,7 +69,7 @@ fn the_environment_is_over_the_file_and_flags_are_over_both() {
     assert_eq!((found.settings.dns_server.port, found.settings.pools.v6), (None, None));
     assert!(!found.settings.service_vip_enabled);
     assert_eq!(found.store, StoreConfig::Embedded("/b".into()));
-    assert_eq!(found.dp_server_port, Port::new(6678));
+    assert_eq!(found.dp_server.addr.port(), 6678);
 }
 
 #[test]
@@ -94,7 +97,10 @@ fn a_file_that_is_no_configuration_is_refused_with_its_line() {
     for (text, parts) in [
         ("dnsServer: [1\n", &["/cp.yaml:", "not readable as YAML"][..]),
         ("store: {}\n---\nservices: []\n", &["/cp.yaml:3", "a second document", "-f"]),
-        ("- a\n", &["/cp.yaml:1", "expected fields (dnsServer, store, dpServer), found a list"]),
+        (
+            "- a\n",
+            &["/cp.yaml:1", "expected fields (dnsServer, store, general, dpServer, apiServer), found a list"],
+        ),
         ("services: []\n", &["/cp.yaml:1: services", "unknown field"]),
         ("store: embedded\n", &["/cp.yaml:1: store: expected fields (type, path, postgres)"]),
         ("store: {type: memory, path: /x}\n", &["/cp.yaml:1: store.path", "has no path"]),
@@ -141,12 +147,53 @@ fn a_database_is_read_from_the_file_and_the_environment() {
 }
 
 #[test]
+fn xds_is_tls_beyond_loopback_unless_it_is_told_outright() {
+    let files = |section| Transport::Tls(Files { certificate: "/c".into(), key: "/k".into(), section });
+    for (dp_server, general, transport, warns) in [
+        ("{}", "", Transport::Plain, false),
+        ("{address: \"::1\"}", "", Transport::Plain, false),
+        ("{address: 10.0.0.1}", "", Transport::Issued, false),
+        ("{tlsMode: always}", "", Transport::Issued, false),
+        ("{address: 0.0.0.0, tlsMode: never}", "", Transport::Plain, true),
+        ("{tlsMode: never}", "general: {tlsCertFile: /c, tlsKeyFile: /k}", Transport::Plain, false),
+        ("{}", "general: {tlsCertFile: /c, tlsKeyFile: /k}", files("general"), false),
+        (
+            "{tlsCertFile: /c, tlsKeyFile: /k}",
+            "general: {tlsCertFile: /x, tlsKeyFile: /y}",
+            files("dpServer"),
+            false,
+        ),
+    ] {
+        let found = given(&format!("dpServer: {dp_server}\n{general}\n"), &[], &[]).load();
+        assert_eq!(found.dp_server.transport, transport, "{dp_server} {general}");
+        assert_eq!(!found.warnings().is_empty(), warns, "{dp_server} {general}");
+    }
+    given(
+        "dpServer: {address: here, tlsMode: on, tlsCertFile: /c}\n",
+        &[("KUMA_GENERAL_TLS_KEY_FILE", "/k"), ("KUMA_API_SERVER_HTTP_PORTS", "1")],
+        &[],
+    )
+    .refused(&[
+        "/cp.yaml:1: dpServer.address: \"here\" is no IP address",
+        "/cp.yaml:1: dpServer.tlsMode: \"on\" is no TLS mode: use one of auto, always, never",
+        "/cp.yaml:1: dpServer.tlsCertFile: a certificate and its key go together",
+        "KUMA_GENERAL_TLS_KEY_FILE: a certificate and its key go together",
+        "KUMA_API_SERVER_HTTP_PORTS: no setting has this name in the environment: did you mean \"KUMA_API_SERVER_HTTP_PORT\"?",
+    ]);
+    given("dpServer: {tlsMode: never, tlsCertFile: /c, tlsKeyFile: /k}\n", &[], &[])
+        .refused(&["/cp.yaml:1: dpServer.tlsCertFile: with `tlsMode: never` nobody uses a certificate"]);
+}
+
+#[test]
 fn what_is_printed_can_be_read_again() {
     for file in [
         "",
         "dnsServer: {CIDR: \"fd00::/64\", port: 0, address: \"::1\"}\nstore: {type: memory}\n",
         "store: {type: postgres, postgres: {host: db, tls: {mode: verifyFull, caPath: /a, certPath: /b, keyPath: /c}}}",
         "dnsServer: {CIDR6: \"\", ttl: 5m, rest: 1h, domain: \"123\"}\nstore: {path: \"/a b#c\"}\ndpServer: {port: 7}\n",
+        "dpServer: {address: \"::\", tlsMode: never}\napiServer: {http: {port: 0}, https: {interface: \"::1\"}}\n",
+        "dpServer: {tlsCertFile: /a, tlsKeyFile: /b}\ngeneral: {tlsCertFile: /c, tlsKeyFile: /d}\napiServer: {authn: {localhostIsAdmin: false}}\n",
+        "general: {tlsCertFile: /c, tlsKeyFile: /d}\napiServer: {https: {port: 1, tlsCertFile: /e, tlsKeyFile: /f}}\n",
     ] {
         let found = given(file, &[], &[]).load();
         assert_eq!(given(&found.to_string(), &[], &[]).load(), found, "{found}");

@@ -29,9 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
 
 use self::board::Board;
 use self::publisher::Publisher;
@@ -39,6 +37,7 @@ use self::service::Service;
 pub use self::shape::Spread;
 pub use self::status::{ClientStatus, RefusedStatus, Status, StatusReader, ViewStatus};
 use crate::cp::snapshot::Snapshot;
+use crate::cp::tls::{BindError, Listener};
 use crate::rt::{Drain, Ready};
 
 /// A request may name 100,000 resources and their versions.
@@ -47,10 +46,13 @@ const MAX_REQUEST_BYTES: usize = 64 << 20;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_LIMIT: Duration = Duration::from_secs(5);
 
+/// What a client asks for in its TLS handshake (ALPN).
+pub const PROTOCOL: &str = "h2";
+
 /// Why the server cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("xDS address {0} is not on loopback: the port has no authentication, so take 127.0.0.1 or ::1")]
+    #[error("xDS address {0} is not on loopback: plain and open to everyone is for 127.0.0.1 and ::1")]
     NotLoopback(SocketAddr),
     #[error(
         "cannot listen on {addr} for xDS: choose another port (dpServer.port; --xds-port of `up`) or end the process that has it"
@@ -60,17 +62,22 @@ pub enum Error {
     Serve(#[from] tonic::transport::Error),
 }
 
+impl From<BindError> for Error {
+    fn from(BindError { addr, source }: BindError) -> Self {
+        Self::Listen { addr, source }
+    }
+}
+
 /// A bound server; it answers once it runs.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
-    addr: SocketAddr,
+    listener: Listener,
     board: Arc<Board>,
     ready: Ready,
 }
 
 impl Server {
-    /// Takes the port, so that whoever connects from now on waits and is not refused.
+    /// Takes a port on loopback for whoever comes, plain.
     ///
     /// # Errors
     /// An address that is not on loopback or is taken.
@@ -78,10 +85,12 @@ impl Server {
         if !addr.ip().is_loopback() {
             return Err(Error::NotLoopback(addr));
         }
-        let listen = |source| Error::Listen { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, addr, board: Arc::default(), ready: Ready::default() })
+        Ok(Self::on(Listener::bind(addr, None).await?))
+    }
+
+    /// Serves on a port that is taken already; its TLS offers [`PROTOCOL`].
+    pub fn on(listener: Listener) -> Self {
+        Self { listener, board: Arc::default(), ready: Ready::default() }
     }
 
     /// Lets `ready` wait while somebody is connected for a mesh whose first view is not out: for want of a proxy.
@@ -92,7 +101,7 @@ impl Server {
 
     /// Where it listens: the port that was taken when 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+        self.listener.local_addr()
     }
 
     /// Reads who is connected and what is awaited, also while the server runs.
@@ -107,13 +116,11 @@ impl Server {
     pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>, drain: Drain) -> Result<(), Error> {
         let service = AggregatedDiscoveryServiceServer::new(Service::new(self.board.clone(), drain.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES);
-        // Without NODELAY every answer of more than one segment waits 40 ms for a delayed ACK.
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         let serve = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_LIMIT))
             .add_service(service)
-            .serve_with_incoming_shutdown(incoming, drain.requested());
+            .serve_with_incoming_shutdown(self.listener.into_incoming(), drain.requested());
         let publish = Publisher::new(self.board, self.ready).run(snapshots, drain.clone());
         let (served, ()) = tokio::join!(serve, publish);
         Ok(served?)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::wire::access::{AUTHORIZATION, Access, Trust};
 use crate::wire::node::{Introduction, META_OUTBOUND_PORT, META_OWNER, META_ROLE, META_VIEW};
 
 /// Stats that are kept; all others would cost memory and CPU for each VIP. Envoy's CDS stands still for ever when
@@ -19,18 +20,28 @@ const KEPT_STAT_SUFFIX: &str = ".no_filter_chain_match";
 pub struct Bootstrap {
     pub node: Introduction,
     pub xds: SocketAddr,
+    pub access: Access,
     pub admin: SocketAddr,
     /// A path that says on the command line whose Envoy it is.
     pub owner: PathBuf,
 }
 
 impl Bootstrap {
-    /// The text for Envoy's `--config-yaml`: JSON, which is YAML.
+    /// The text for Envoy's `--config-yaml`: JSON, which is YAML. A command line is for everyone to read: what is not stands
+    /// in [`secret`](Self::secret), and Envoy merges both.
     pub fn to_yaml(&self) -> String {
         let node = &self.node;
         let ads = json!({"resource_api_version": "V3", "ads": {}});
         let kept = KEPT_STAT_PREFIXES.iter().map(|prefix| json!({"prefix": prefix}));
         let kept: Vec<Value> = kept.chain([json!({"suffix": KEPT_STAT_SUFFIX})]).collect();
+        let mut ads_config = json!({
+            "api_type": "DELTA_GRPC",
+            "transport_api_version": "V3",
+            "set_node_on_first_message_only": true,
+        });
+        if self.access.token.is_none() {
+            ads_config["grpc_services"] = grpc_services(None);
+        }
         json!({
             "node": {
                 "id": node.id,
@@ -43,22 +54,30 @@ impl Bootstrap {
                 },
             },
             "dynamic_resources": {
-                "ads_config": {
-                    "api_type": "DELTA_GRPC",
-                    "transport_api_version": "V3",
-                    "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
-                    "set_node_on_first_message_only": true,
-                },
+                "ads_config": ads_config,
                 "lds_config": ads,
                 "cds_config": ads,
             },
-            "static_resources": {"clusters": [xds_cluster(self.xds)]},
+            "static_resources": {"clusters": [xds_cluster(self.xds, self.access.trust.as_ref())]},
             "admin": {"address": address(self.admin)},
             "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": kept}}},
             "overload_manager": {"resource_monitors": [connection_limit()]},
         })
         .to_string()
     }
+
+    /// The rest of the bootstrap, for a file that only Envoy can read; `None` when nothing is secret.
+    pub fn secret(&self) -> Option<String> {
+        let token = self.access.token.as_ref()?;
+        let ads_config = json!({"grpc_services": grpc_services(Some(token.reveal()))});
+        Some(json!({"dynamic_resources": {"ads_config": ads_config}}).to_string())
+    }
+}
+
+fn grpc_services(token: Option<&str>) -> Value {
+    let metadata = token.map(|token| json!({"key": AUTHORIZATION, "value": token}));
+    let metadata: Vec<Value> = metadata.into_iter().collect();
+    json!([{"envoy_grpc": {"cluster_name": XDS_CLUSTER}, "initial_metadata": metadata}])
 }
 
 const XDS_CLUSTER: &str = "kuma-dns-xds";
@@ -76,13 +95,13 @@ fn connection_limit() -> Value {
     })
 }
 
-fn xds_cluster(xds: SocketAddr) -> Value {
+fn xds_cluster(xds: SocketAddr, trust: Option<&Trust>) -> Value {
     let endpoint = json!({"endpoint": {"address": address(xds)}});
     let http2 = json!({
         // A control plane that died without a word is noticed and dialled again.
         "connection_keepalive": {"interval": "30s", "timeout": "5s"},
     });
-    json!({
+    let mut cluster = json!({
         "name": XDS_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
@@ -96,6 +115,26 @@ fn xds_cluster(xds: SocketAddr) -> Value {
                 "explicit_http_config": {"http2_protocol_options": http2},
             },
         },
+    });
+    if let Some(trust) = trust {
+        cluster["transport_socket"] = tls(xds, trust);
+    }
+    cluster
+}
+
+/// The server must have a certificate for the address that is dialled, from an authority that is trusted.
+fn tls(xds: SocketAddr, trust: &Trust) -> Value {
+    let name = json!({"san_type": "IP_ADDRESS", "matcher": {"exact": xds.ip().to_string()}});
+    let validation = json!({
+        "trusted_ca": {"inline_string": trust.as_pem()},
+        "match_typed_subject_alt_names": [name],
+    });
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {"alpn_protocols": ["h2"], "validation_context": validation},
+        },
     })
 }
 
@@ -107,6 +146,7 @@ fn address(socket: SocketAddr) -> Value {
 mod tests {
     use super::*;
     use crate::model::view::Port;
+    use crate::wire::access::Token;
     use crate::wire::node::Role;
 
     #[test]
@@ -114,10 +154,18 @@ mod tests {
         let (role, view, outbound_port) = (Role::Proxy, "default".into(), Port::new(15001));
         let node = Introduction { id: "proxy-1".into(), role, view, outbound_port };
         let (xds, admin) = ("127.0.0.1:5678".parse().unwrap(), "127.0.0.1:9901".parse().unwrap());
-        let text = Bootstrap { node, xds, admin, owner: "/run/kuma-dns/default".into() }.to_yaml();
+        let (access, owner) = (Access::default(), "/run/kuma-dns/default".into());
+        let bootstrap = Bootstrap { node, xds, access, admin, owner };
+        let text = bootstrap.to_yaml();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["node"]["metadata"]["kuma-dns.view"], "default");
         assert_eq!(value["node"]["metadata"]["kuma-dns.outbound-port"], 15001);
         assert!(text.contains(r#"{"prefix":"cluster_manager."}"#));
+        assert_eq!(bootstrap.secret(), None);
+
+        let token = Some(Token::parse("abc").unwrap());
+        let secret = Bootstrap { access: Access { trust: None, token }, ..bootstrap };
+        assert!(!secret.to_yaml().contains("grpc_services"), "Envoy would have the service twice");
+        assert!(!secret.to_yaml().contains("abc") && secret.secret().unwrap().contains("abc"));
     }
 }

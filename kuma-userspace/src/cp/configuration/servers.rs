@@ -1,0 +1,187 @@
+//! Where the servers for proxies, agents and operators listen, and how: `dpServer`, `apiServer`, and `general` for both.
+//! Keeps: beyond loopback xDS is TLS, unless it is told outright that it is not. Called by configuration.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::keys;
+use crate::cp::tls::{Files, Transport};
+use crate::cp::violation::{FieldPath, Object, Reader, advice};
+use crate::cp::yaml::{Node, Value};
+
+/// Kuma's port for proxies.
+const DP_SERVER_PORT: u16 = 5678;
+/// Kuma's ports for operators.
+const HTTP_PORT: u16 = 5681;
+const HTTPS_PORT: u16 = 5682;
+
+/// xDS for proxies and agents.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DpServer {
+    pub addr: SocketAddr,
+    pub tls_mode: TlsMode,
+    /// What follows from all of it.
+    pub transport: Transport,
+}
+
+/// When xDS is TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TlsMode {
+    /// When it is not on loopback, or there is a certificate.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// `dpServer.tlsMode`
+pub(super) const TLS_MODES: [(&str, TlsMode); 3] =
+    [("auto", TlsMode::Auto), ("always", TlsMode::Always), ("never", TlsMode::Never)];
+
+/// REST for operators.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiServer {
+    /// `None`: not served.
+    pub http: Option<SocketAddr>,
+    /// Served only where there is a certificate.
+    pub https: Option<(SocketAddr, Transport)>,
+    /// Is whoever comes over loopback an administrator?
+    pub localhost_is_admin: bool,
+}
+
+/// `general`: the certificate of every server that has none of its own.
+pub(super) fn general(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Files> {
+    let path = FieldPath::Document.field("general");
+    let object = reader.object(node?, &path, &keys::names("general"))?;
+    files(reader, &object, &path, "general")
+}
+
+pub(super) fn dp_server(reader: &mut Reader<'_>, node: Option<&Node>, general: Option<&Files>) -> DpServer {
+    let path = FieldPath::Document.field("dpServer");
+    let empty = empty();
+    let node = node.unwrap_or(&empty);
+    let object = reader.object(node, &path, &keys::names("dpServer"));
+    let object = object.as_ref();
+    let port = object.and_then(|object| port(reader, object, &path, "port", 1)).unwrap_or(DP_SERVER_PORT);
+    let ip = object.and_then(|object| address(reader, object, &path, "address"));
+    let addr = SocketAddr::new(ip.unwrap_or(Ipv4Addr::LOCALHOST.into()), port);
+    let tls_mode = object.and_then(|object| tls_mode(reader, object, &path)).unwrap_or_default();
+    let own = object.and_then(|object| files(reader, object, &path, "dpServer"));
+    if let (TlsMode::Never, Some(object), Some(_)) = (tls_mode, object, &own) {
+        let problem = "with `tlsMode: never` nobody uses a certificate: leave one of the two out";
+        let line = object.get("tlsCertFile").map_or(node.line, |node| node.line);
+        reader.report(line, &path.field("tlsCertFile"), problem);
+    }
+    let certificate = own.or_else(|| general.cloned());
+    let transport = match (tls_mode, certificate) {
+        (TlsMode::Never, _) => Transport::Plain,
+        (TlsMode::Auto, None) if addr.ip().is_loopback() => Transport::Plain,
+        (_, Some(files)) => Transport::Tls(files),
+        (_, None) => Transport::Issued,
+    };
+    DpServer { addr, tls_mode, transport }
+}
+
+pub(super) fn api_server(reader: &mut Reader<'_>, node: Option<&Node>, general: Option<&Files>) -> ApiServer {
+    let path = FieldPath::Document.field("apiServer");
+    let empty = empty();
+    let object = reader.object(node.unwrap_or(&empty), &path, &keys::names("apiServer"));
+    let object = object.as_ref();
+    let mut server = |name: &'static str, default: u16| {
+        let path = path.field(name);
+        let node = object.and_then(|object| object.get(name));
+        let known = keys::names(&format!("apiServer.{name}"));
+        let object = reader.object(node.unwrap_or(&empty), &path, &known);
+        let object = object.as_ref();
+        let enabled = object
+            .and_then(|object| reader.boolean(object.get("enabled")?, &path.field("enabled")))
+            .unwrap_or(true);
+        let ip = object.and_then(|object| address(reader, object, &path, "interface"));
+        let port = object.and_then(|object| port(reader, object, &path, "port", 0)).unwrap_or(default);
+        let files = object
+            .filter(|_| name == "https")
+            .and_then(|object| files(reader, object, &path, "apiServer.https"));
+        let addr = SocketAddr::new(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
+        ((enabled && port != 0).then_some(addr), files)
+    };
+    let (http, _) = server("http", HTTP_PORT);
+    let (https, own) = server("https", HTTPS_PORT);
+    let authn = object.and_then(|object| object.get("authn"));
+    let path = path.field("authn");
+    let authn = authn.and_then(|node| reader.object(node, &path, &keys::names("apiServer.authn")));
+    let localhost_is_admin = authn
+        .and_then(|authn| reader.boolean(authn.get("localhostIsAdmin")?, &path.field("localhostIsAdmin")))
+        .unwrap_or(true);
+    ApiServer {
+        http,
+        https: https.zip(own.or_else(|| general.cloned()).map(Transport::Tls)),
+        localhost_is_admin,
+    }
+}
+
+fn empty() -> Node {
+    Node { line: 0, at: 0, value: Value::Map(Vec::new()) }
+}
+
+fn tls_mode(reader: &mut Reader<'_>, object: &Object<'_>, path: &FieldPath<'_>) -> Option<TlsMode> {
+    let (node, path) = (object.get("tlsMode")?, path.field("tlsMode"));
+    let text = reader.text(node, &path)?;
+    let known = TLS_MODES.iter().find(|(word, _)| *word == text);
+    if known.is_none() {
+        let words = TLS_MODES.map(|(word, _)| word);
+        reader.report(node.line, &path, format!("{text:?} is no TLS mode: {}", advice(text, &words)));
+    }
+    known.map(|(_, mode)| *mode)
+}
+
+fn port(
+    reader: &mut Reader<'_>,
+    object: &Object<'_>,
+    path: &FieldPath<'_>,
+    name: &'static str,
+    min: u64,
+) -> Option<u16> {
+    let port = reader.integer(object.get(name)?, &path.field(name), min, u64::from(u16::MAX))?;
+    u16::try_from(port).ok()
+}
+
+/// `--print-config` writes what is not set as an empty text.
+fn given<'n>(object: &Object<'n>, name: &str) -> Option<&'n Node> {
+    object.get(name).filter(|node| !matches!(&node.value, Value::Text(text) if text.is_empty()))
+}
+
+fn address(
+    reader: &mut Reader<'_>,
+    object: &Object<'_>,
+    path: &FieldPath<'_>,
+    name: &'static str,
+) -> Option<IpAddr> {
+    let (node, path) = (given(object, name)?, path.field(name));
+    let text = reader.text(node, &path)?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        let problem =
+            format!("{text:?} is no IP address: write it like 127.0.0.1, or 0.0.0.0 for all of them");
+        reader.report(node.line, &path, problem);
+    }
+    parsed
+}
+
+/// `tlsCertFile` and `tlsKeyFile`, which go together.
+fn files(
+    reader: &mut Reader<'_>,
+    object: &Object<'_>,
+    path: &FieldPath<'_>,
+    section: &'static str,
+) -> Option<Files> {
+    let mut file = |name| {
+        let node = given(object, name)?;
+        Some((node.line, name, reader.text(node, &path.field(name))?))
+    };
+    let (certificate, key) = (file("tlsCertFile"), file("tlsKeyFile"));
+    if let (Some((line, name, _)), None) | (None, Some((line, name, _))) = (certificate, key) {
+        let problem = "a certificate and its key go together: give tlsCertFile and tlsKeyFile";
+        reader.report(line, &path.field(name), problem);
+    }
+    let ((.., certificate), (.., key)) = certificate.zip(key)?;
+    Some(Files { certificate: certificate.into(), key: key.into(), section })
+}
