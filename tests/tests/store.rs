@@ -67,7 +67,7 @@ impl Expected {
 
     fn after(&mut self, number: u64) -> Vec<Record> {
         while self.number <= number {
-            let changes = self.allocator.step(&wanted(self.number), self.number);
+            let changes = self.allocator.align(wanted(self.number).keys(), self.number);
             for record in changes.deletes {
                 self.records.remove(&record.service);
             }

@@ -115,7 +115,7 @@ impl Publisher {
         if !self.role.allocates() {
             return Ok(());
         }
-        let changes = self.allocator.step(&plan.entries, self.clock.now_secs());
+        let changes = self.allocator.align(plan.entries.keys(), self.clock.now_secs());
         if !changes.is_empty() {
             self.stale = true;
             self.store.commit(&changes)?;
@@ -183,7 +183,7 @@ impl Publisher {
     /// The networks that VIPs come from: those of services always, the others when they have given an address that is
     /// remembered. What nobody uses is not touched.
     fn ranges(&self) -> Vec<IpNetwork> {
-        let fill = self.allocator.fill();
+        let fill: Vec<_> = self.allocator.fill().collect();
         let used = |source: Source, range: &IpNetwork| {
             fill.iter().any(|fill| {
                 fill.source == source
@@ -205,12 +205,12 @@ impl Publisher {
 
     /// Everything about the last change that an operator may want to know.
     pub(super) fn report(&self, published: &Published, cell: &StatusCell) {
-        let starving = self.allocator.starving().iter().map(|starving| status::Starving {
+        let starving = self.allocator.starving().map(|starving| status::Starving {
             mesh: starving.service.mesh.to_string(),
             service: starving.service.local(),
             family: family_name(starving.family),
         });
-        let pools = self.allocator.fill().into_iter().map(|fill| status::Pool {
+        let pools = self.allocator.fill().map(|fill| status::Pool {
             range: match fill.family {
                 Family::V4 => self.pools.of(fill.source).v4.map(|pool| pool.to_string()),
                 Family::V6 => self.pools.of(fill.source).v6.map(|pool| pool.to_string()),

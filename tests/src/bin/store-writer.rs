@@ -26,7 +26,7 @@ fn main() -> Result<()> {
         if stumble == Some(number) {
             allocator = refuse(&mut store, allocator, number)?;
         }
-        store.commit(&allocator.step(&wanted(number), number))?;
+        store.commit(&allocator.align(wanted(number).keys(), number))?;
         writeln!(out, "{number}")?;
         out.flush()?;
     }
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
 
 /// Lets the commit of one change fail as on a full disk, gives room again, and takes up what the store really holds.
 fn refuse(store: &mut Embedded, mut allocator: Allocator, number: u64) -> Result<Allocator> {
-    let changes = allocator.step(&wanted(number), number);
+    let changes = allocator.align(wanted(number).keys(), number);
     let room = getrlimit(Resource::Fsize);
     setrlimit(Resource::Fsize, Rlimit { current: Some(0), ..room })?;
     let refused = store.commit(&changes);

@@ -1,17 +1,25 @@
 //! Hands out VIPs. Pure: same services, same history, same times: same VIPs.
 //! Keeps: no address belongs to two services; a freed one rests two TTLs; a name gets its last address back while nobody
-//! else has had it; never-used addresses go first, from the network address up, then the one that has rested longest.
+//! else has had it; never-used addresses go first, from the network address up, then the one that has rested longest; when
+//! a pool changes, a service keeps its former address beside the new one for a rest. A step costs its changes.
 //! Called by cp::publish.
 
+mod former;
+mod history;
 mod pool;
+mod runs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
+use self::former::Formers;
+pub use self::history::Tangled;
 pub use self::pool::{Family, MAX_REMEMBERED};
 use self::pool::{Given, Pool};
 use super::record::{Record, Resting};
-use super::settings::{AllPools, Source};
+use super::settings::Source;
 use crate::model::resource::ServiceKey;
 use crate::model::view::Addresses;
 
@@ -20,14 +28,22 @@ use crate::model::view::Addresses;
 pub struct Allocator {
     pools: BTreeMap<(Source, Family), Pool>,
     rest_secs: u64,
-    records: BTreeMap<ServiceKey, Record>,
-    /// Records that differ from the store.
-    dirty: BTreeSet<ServiceKey>,
-    starving: Vec<Starving>,
+    states: HashMap<ServiceKey, State, foldhash::fast::RandomState>,
+    /// Services whose records differ from the store; some of them several times.
+    dirty: Vec<ServiceKey>,
+    formers: Formers,
     /// Addresses of lost records are left alone for a rest.
     lost: Option<Lost>,
     /// The longer rest of former settings, and how long it still counts: answers with the longer TTL are out there.
     former_rest: Option<Former>,
+}
+
+/// A record without the name of its service.
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    held: Addresses,
+    resting: Vec<Resting>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +76,8 @@ pub struct Doubled {
     pub loser: ServiceKey,
 }
 
-/// What the store must be told before anybody hears of it. Each record carries the version it replaces.
+/// What the store must be told before anybody hears of it, in order of services. Each record carries the version it
+/// replaces.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
     pub puts: Vec<Record>,
@@ -71,6 +88,11 @@ impl Changes {
     /// Is there nothing to store?
     pub fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty()
+    }
+
+    /// The services that it is about.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.puts.iter().chain(&self.deletes).map(|record| &record.service)
     }
 }
 
@@ -85,215 +107,200 @@ pub struct Fill {
 }
 
 impl Allocator {
-    /// Takes up a history. Addresses outside the pools are laid to rest: their services get new ones.
-    pub fn restore(
-        pools: impl Into<AllPools>,
-        rest_secs: u64,
-        records: Vec<Record>,
-        lost: Lost,
+    /// Makes the holders equal to `wanted`. What has changed must be stored before it is published; when it cannot be
+    /// stored, this allocator must be restored from the store.
+    pub fn align<'k>(&mut self, wanted: impl Iterator<Item = &'k ServiceKey>, now_secs: u64) -> Changes {
+        let wanted: HashSet<&ServiceKey, foldhash::fast::RandomState> = wanted.collect();
+        let holders = self.states.iter().filter(|(_, state)| state.held != Addresses::default());
+        let known = holders.map(|(service, _)| service);
+        let known = known.chain(self.pools.values().flat_map(|pool| &pool.starving));
+        let gone: Vec<ServiceKey> = known.filter(|service| !wanted.contains(service)).cloned().collect();
+        self.step(wanted, &gone, now_secs)
+    }
+
+    /// Releases what is no longer wanted, gives back or allocates what is wanted from now on, and serves those who still
+    /// wait. For the result the same holds as for that of [`Self::align`], which goes first after each reconfiguration
+    /// and restoration.
+    pub fn step<'k>(
+        &mut self,
+        wanted: impl IntoIterator<Item = &'k ServiceKey>,
+        gone: impl IntoIterator<Item = &'k ServiceKey>,
         now_secs: u64,
-    ) -> (Self, Vec<Doubled>) {
-        let mut allocator = Self {
-            pools: open(&pools.into()),
-            rest_secs,
-            records: BTreeMap::new(),
-            dirty: BTreeSet::new(),
-            starving: Vec::new(),
-            lost: None,
-            former_rest: None,
-        };
-        let doubled = allocator.take_up(records, now_secs);
-        if lost.records > 0 && now_secs < allocator.lost_until_secs(lost) {
-            allocator.pools.values_mut().for_each(|pool| pool.skip_unknown(lost.records));
-            allocator.lost = Some(lost);
-        }
-        (allocator, doubled)
-    }
-
-    /// The same history with other settings.
-    pub fn reconfigure(&mut self, pools: impl Into<AllPools>, rest_secs: u64, now_secs: u64) -> Vec<Doubled> {
-        let former = self.rest_at(now_secs);
-        let records = std::mem::take(&mut self.records).into_values().collect();
-        let lost = self.lost.unwrap_or_default();
-        let (mut allocator, doubled) = Self::restore(pools, rest_secs, records, lost, now_secs);
-        allocator.dirty.append(&mut self.dirty);
-        let until_secs = now_secs.saturating_add(former);
-        allocator.former_rest = (former > rest_secs).then_some(Former { rest_secs: former, until_secs });
-        *self = allocator;
-        doubled
-    }
-
-    /// Makes the holders equal to `wanted`: releases, gives back, allocates. What has changed must be stored before it is
-    /// published; when it cannot be stored, this allocator must be restored from the store.
-    pub fn step<T>(&mut self, wanted: &BTreeMap<ServiceKey, T>, now_secs: u64) -> Changes {
+    ) -> Changes {
         if self.lost.is_some_and(|lost| self.lost_until_secs(lost) <= now_secs) {
             self.lost = None;
             self.pools.values_mut().for_each(Pool::rewind);
         }
-        self.release_all_but(wanted, now_secs);
-        let mut lacking = Vec::new();
-        for service in wanted.keys() {
-            self.reclaim(service, &mut lacking);
+        let until_secs = now_secs.saturating_add(self.rest_at(now_secs));
+        for service in gone {
+            self.release(service, now_secs, until_secs);
         }
-        self.starving.clear();
-        for (service, family) in lacking {
-            self.allocate(&service, family, now_secs);
+        for service in wanted {
+            self.reclaim(service);
+        }
+        let starved: Vec<(Source, Family)> =
+            self.pools.iter().filter(|(_, pool)| !pool.starving.is_empty()).map(|(id, _)| *id).collect();
+        for (source, family) in starved {
+            self.feed(source, family, now_secs);
+        }
+        // Last, since a service that comes back may have one that has ended.
+        while let Some(service) = self.formers.pop_ended(now_secs) {
+            self.end_former(&service, now_secs);
         }
         self.take_changes()
     }
 
     /// The VIPs of a service; none of either family when the pools are empty.
     pub fn addresses(&self, service: &ServiceKey) -> Addresses {
-        self.records.get(service).map_or_else(Addresses::default, |record| record.held)
+        self.states.get(service).map_or_else(Addresses::default, |state| state.held)
     }
 
-    /// Services that wait for an address of a family.
-    pub fn starving(&self) -> &[Starving] {
-        &self.starving
+    /// What a service that has VIPs had before, and still has beside them.
+    pub fn former(&self, service: &ServiceKey) -> impl Iterator<Item = IpAddr> {
+        let state = self.states.get(service).filter(|state| state.held != Addresses::default());
+        state.into_iter().flat_map(|state| &state.resting).map(|resting| resting.address)
+    }
+
+    /// The networks of former addresses that somebody still has.
+    pub fn former_ranges(&self) -> &[IpNetwork] {
+        self.formers.ranges(|service| self.states.get(service).map_or(&[], |state| &state.resting))
+    }
+
+    /// Services that wait for an address of a family, by pool.
+    pub fn starving(&self) -> impl Iterator<Item = Starving> {
+        self.pools.iter().flat_map(|((_, family), pool)| {
+            pool.starving.iter().map(|service| Starving { service: service.clone(), family: *family })
+        })
+    }
+
+    /// How many there are.
+    pub fn count_starving(&self) -> usize {
+        self.pools.values().map(|pool| pool.starving.len()).sum()
     }
 
     /// When a starving service can be served, if nothing else happens.
     pub fn next_free_secs(&self) -> Option<u64> {
-        let of = |starving: &Starving| (Source::of(starving.service.kind), starving.family);
-        let dry: BTreeSet<(Source, Family)> = self.starving.iter().map(of).collect();
-        let rested = dry.iter().filter_map(|pool| self.pools.get(pool)?.next_rested_secs());
-        let lost = self.lost.filter(|_| !dry.is_empty()).map(|lost| self.lost_until_secs(lost));
-        rested.chain(lost).min()
+        let mut dry = self.pools.values().filter(|pool| !pool.starving.is_empty()).peekable();
+        let lost = self.lost.filter(|_| dry.peek().is_some()).map(|lost| self.lost_until_secs(lost));
+        dry.filter_map(Pool::next_rested_secs).chain(lost).min()
+    }
+
+    /// When the next former address has had its time.
+    pub fn next_former_secs(&self) -> Option<u64> {
+        self.formers.next_end_secs()
     }
 
     /// How full each pool is.
-    pub fn fill(&self) -> Vec<Fill> {
-        let fill = |(&(source, family), pool): (&(Source, Family), &Pool)| {
+    pub fn fill(&self) -> impl Iterator<Item = Fill> {
+        self.pools.iter().map(|(&(source, family), pool)| {
             let (size, held, resting) = (pool.size(), pool.held(), pool.resting());
             Fill { source, family, size, held, resting }
-        };
-        self.pools.iter().map(fill).collect()
+        })
     }
 
-    /// Held addresses first: a resting one never displaces them.
-    fn take_up(&mut self, mut records: Vec<Record>, now_secs: u64) -> Vec<Doubled> {
-        records.sort_by(|a, b| a.service.cmp(&b.service));
-        let mut owners: BTreeMap<IpAddr, ServiceKey> = BTreeMap::new();
-        let mut doubled = Vec::new();
-        for record in &mut records {
-            for family in Family::BOTH {
-                let Some(address) = held(&record.held, family) else { continue };
-                let owner = owners.get(&address).cloned();
-                let own = self.pools.get_mut(&(Source::of(record.service.kind), family));
-                if owner.is_none()
-                    && let Some(pool) = own.filter(|pool| pool.contains(address))
-                {
-                    pool.hold(address);
-                    owners.insert(address, record.service.clone());
-                    continue;
-                }
-                set_held(&mut record.held, family, None);
-                self.dirty.insert(record.service.clone());
-                match owner {
-                    Some(owner) => doubled.push(Doubled { address, owner, loser: record.service.clone() }),
-                    None => record.resting.push(self.resting_from(address, now_secs)),
-                }
+    /// The service has had its new addresses long enough.
+    fn end_former(&mut self, service: &ServiceKey, now_secs: u64) {
+        let Some(state) = self.states.get_mut(service) else { return };
+        let pools = &mut self.pools;
+        state.resting.retain(|resting| {
+            let rests = now_secs < resting.until_secs;
+            if !rests && let Some(pool) = pool_at(pools, resting.address) {
+                pool.forget(resting.address, Some(resting.until_secs));
             }
-        }
-        for mut record in records {
-            let before = record.resting.len();
-            record.resting.retain(|resting| self.take_up_resting(&record.service, resting, now_secs));
-            if record.resting.len() != before {
-                self.dirty.insert(record.service.clone());
-            }
-            self.records.insert(record.service.clone(), record);
-        }
-        doubled
+            rests
+        });
+        self.dirty.push(service.clone());
     }
 
-    /// False: the entry is of no use any more.
-    fn take_up_resting(&mut self, service: &ServiceKey, resting: &Resting, now_secs: u64) -> bool {
-        match pool_at(&mut self.pools, resting.address) {
-            Some(pool) => {
-                let free = !pool.is_taken(resting.address);
-                if free {
-                    pool.rest(resting.address, resting.until_secs, service.clone());
-                }
-                free
-            }
-            // Outside the pools: it is kept for its rest, so that a pool that comes back does not give it too early.
-            None => now_secs < resting.until_secs,
-        }
-    }
-
-    fn release_all_but<T>(&mut self, wanted: &BTreeMap<ServiceKey, T>, now_secs: u64) {
-        let until_secs = now_secs.saturating_add(self.rest_at(now_secs));
-        for record in self.records.values_mut() {
-            if record.held == Addresses::default() || wanted.contains_key(&record.service) {
-                continue;
-            }
-            for address in std::mem::take(&mut record.held).iter() {
-                record.resting.push(Resting { address, since_secs: now_secs, until_secs });
-                if let Some(pool) = pool_at(&mut self.pools, address) {
-                    pool.rest(address, until_secs, record.service.clone());
-                }
-            }
-            self.dirty.insert(record.service.clone());
-        }
-    }
-
-    /// Gives a service its last addresses back; the families that it still lacks go to `lacking`.
-    fn reclaim(&mut self, service: &ServiceKey, lacking: &mut Vec<(ServiceKey, Family)>) {
+    fn release(&mut self, service: &ServiceKey, now_secs: u64, until_secs: u64) {
         let own = Source::of(service.kind);
-        let record = self.records.get_mut(service);
-        let Some(record) = record else {
-            let families = self.pools.keys().filter(|(source, _)| *source == own);
-            lacking.extend(families.map(|(_, family)| (service.clone(), *family)));
+        for (_, pool) in self.pools.iter_mut().filter(|((source, _), _)| *source == own) {
+            pool.starving.remove(service);
+        }
+        let Some(state) = self.states.get_mut(service) else { return };
+        if state.held == Addresses::default() {
             return;
-        };
-        for ((_, family), pool) in self.pools.iter_mut().filter(|((source, _), _)| *source == own) {
-            if held(&record.held, *family).is_some() {
-                continue;
+        }
+        self.formers.remove(service, &state.resting);
+        for address in std::mem::take(&mut state.held).iter() {
+            state.resting.push(Resting { address, since_secs: now_secs, until_secs });
+            if let Some(pool) = pool_at(&mut self.pools, address) {
+                pool.rest(address, until_secs, service.clone());
             }
-            let own = record.resting.iter().enumerate().filter(|(_, resting)| pool.contains(resting.address));
-            let Some((index, _)) = own.max_by_key(|(_, resting)| resting.since_secs) else {
-                lacking.push((service.clone(), *family));
+        }
+        self.dirty.push(service.clone());
+    }
+
+    /// Gives a service its last addresses back; for the families that it still lacks it starves.
+    fn reclaim(&mut self, service: &ServiceKey) {
+        let own = Source::of(service.kind);
+        let mut state = self.states.get_mut(service);
+        for ((_, family), pool) in self.pools.iter_mut().filter(|((source, _), _)| *source == own) {
+            let Some(state) = &mut state else {
+                pool.starving.insert(service.clone());
                 continue;
             };
-            let resting = record.resting.remove(index);
+            if held(&state.held, *family).is_some() {
+                continue;
+            }
+            let own = state.resting.iter().enumerate().filter(|(_, resting)| pool.contains(resting.address));
+            let Some((index, _)) = own.max_by_key(|(_, resting)| resting.since_secs) else {
+                pool.starving.insert(service.clone());
+                continue;
+            };
+            let resting = state.resting.remove(index);
             pool.reclaim(resting.address, resting.until_secs);
-            set_held(&mut record.held, *family, Some(resting.address));
-            self.dirty.insert(service.clone());
+            set_held(&mut state.held, *family, Some(resting.address));
+            self.formers.remove(service, &[resting]);
+            self.formers.add(service, &state.resting);
+            self.dirty.push(service.clone());
         }
     }
 
-    fn allocate(&mut self, service: &ServiceKey, family: Family, now_secs: u64) {
-        let given =
-            self.pools.get_mut(&(Source::of(service.kind), family)).and_then(|pool| pool.take(now_secs));
-        let Some(Given { address, previous }) = given else {
-            self.starving.push(Starving { service: service.clone(), family });
-            return;
-        };
-        if let Some(record) = previous.and_then(|previous| self.records.get_mut(&previous)) {
-            record.resting.retain(|resting| resting.address != address);
-            self.dirty.insert(record.service.clone());
+    /// Gives out what a pool has.
+    fn feed(&mut self, source: Source, family: Family, now_secs: u64) {
+        let Some(pool) = self.pools.get_mut(&(source, family)) else { return };
+        while let Some(service) = pool.starving.pop_first() {
+            let Some(Given { address, previous }) = pool.take(now_secs) else {
+                pool.starving.insert(service);
+                return;
+            };
+            if let Some(previous) = previous
+                && let Some(state) = self.states.get_mut(&previous)
+            {
+                state.resting.retain(|resting| resting.address != address);
+                self.dirty.push(previous);
+            }
+            let state = self.states.entry(service.clone()).or_default();
+            set_held(&mut state.held, family, Some(address));
+            self.formers.add(&service, &state.resting);
+            self.dirty.push(service);
         }
-        let record = self.records.entry(service.clone()).or_insert_with(|| Record::new(service.clone()));
-        set_held(&mut record.held, family, Some(address));
-        self.dirty.insert(service.clone());
     }
 
     fn take_changes(&mut self) -> Changes {
         let mut changes = Changes::default();
+        self.dirty.sort_unstable();
+        self.dirty.dedup();
         for service in std::mem::take(&mut self.dirty) {
-            let Some(record) = self.records.get_mut(&service) else { continue };
-            if record.is_empty() {
-                changes.deletes.extend(self.records.remove(&service).filter(|record| record.version > 0));
+            let Some(state) = self.states.get_mut(&service) else { continue };
+            let record = Record {
+                service: service.clone(),
+                version: state.version,
+                held: state.held,
+                resting: state.resting.clone(),
+            };
+            if !record.is_empty() {
+                state.version += 1;
+                changes.puts.push(record);
                 continue;
             }
-            changes.puts.push(record.clone());
-            record.version += 1;
+            self.states.remove(&service);
+            if record.version > 0 {
+                changes.deletes.push(record);
+            }
         }
         changes
-    }
-
-    fn resting_from(&self, address: IpAddr, now_secs: u64) -> Resting {
-        Resting { address, since_secs: now_secs, until_secs: now_secs.saturating_add(self.rest_at(now_secs)) }
     }
 
     fn rest_at(&self, now_secs: u64) -> u64 {
@@ -304,20 +311,6 @@ impl Allocator {
     fn lost_until_secs(&self, lost: Lost) -> u64 {
         lost.since_secs.saturating_add(self.rest_secs)
     }
-}
-
-/// Every pool, with the pools inside it carved out.
-fn open(pools: &AllPools) -> BTreeMap<(Source, Family), Pool> {
-    let open = |(source, range)| {
-        let (first, last) = AllPools::ends(range);
-        let mut pool = Pool::new(first, last);
-        for (_, inner) in pools.inside((source, range)) {
-            let (first, last) = AllPools::ends(inner);
-            pool.carve(first, last);
-        }
-        ((source, Family::of(first)), pool)
-    };
-    pools.ranges().map(open).collect()
 }
 
 /// The pool that an address belongs to, whoever had it.

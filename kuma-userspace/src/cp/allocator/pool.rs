@@ -1,9 +1,10 @@
-//! The addresses of one family: which were never used, which are in use, which rest.
+//! The addresses of one family: which were never used, which are in use, which rest, and who waits for one.
 //! Keeps: an address is given to nobody while it is in use or rests. Called by allocator.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::runs::Runs;
 use crate::model::resource::ServiceKey;
 
 /// Up to so many rested addresses never-used ones go first. Beyond, rested ones are given again, so that what is
@@ -11,7 +12,7 @@ use crate::model::resource::ServiceKey;
 pub const MAX_REMEMBERED: usize = 262_144;
 
 /// IPv4 or IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Family {
     V4,
     V6,
@@ -51,12 +52,14 @@ pub(super) struct Pool {
     last: u128,
     /// Ranges inside that are other pools, in order and apart.
     holes: Vec<(u128, u128)>,
-    /// No address below was never used; past `last`: none is left.
-    fresh: u128,
+    /// No address below is given as one that was never used.
+    floor: u128,
     /// In use, or at rest.
-    taken: HashSet<u128, foldhash::fast::RandomState>,
+    taken: Runs,
     /// By the end of the rest: the first has rested longest. The service is the one that held it.
     resting: BTreeMap<(u64, u128), ServiceKey>,
+    /// Services that want an address of this pool and have none, in the order in which they get one.
+    pub(super) starving: BTreeSet<ServiceKey>,
 }
 
 /// An address for a service, and who held it before.
@@ -68,8 +71,16 @@ pub(super) struct Given {
 impl Pool {
     pub(super) fn new(first: IpAddr, last: IpAddr) -> Self {
         let (family, first, last) = (Family::of(first), number(first), number(last));
-        let (taken, resting) = (HashSet::default(), BTreeMap::new());
-        Self { family, first, last, holes: Vec::new(), fresh: first, taken, resting }
+        Self {
+            family,
+            first,
+            last,
+            holes: Vec::new(),
+            floor: first,
+            taken: Runs::default(),
+            resting: BTreeMap::new(),
+            starving: BTreeSet::new(),
+        }
     }
 
     /// Carves a range of another pool out of this one. Ranges come in order and apart.
@@ -85,7 +96,7 @@ impl Pool {
     }
 
     pub(super) fn is_taken(&self, address: IpAddr) -> bool {
-        self.taken.contains(&number(address))
+        self.taken.contains(number(address))
     }
 
     /// How many addresses there are.
@@ -123,15 +134,23 @@ impl Pool {
         self.resting.remove(&(until_secs, number(address)));
     }
 
+    /// Nobody knows of this address any more, in use or (with its end) at rest.
+    pub(super) fn forget(&mut self, address: IpAddr, until_secs: Option<u64>) {
+        if let Some(until_secs) = until_secs {
+            self.resting.remove(&(until_secs, number(address)));
+        }
+        self.taken.remove(number(address));
+    }
+
     /// Leaves out everything up to the highest known address, and `count` addresses more.
     pub(super) fn skip_unknown(&mut self, count: usize) {
-        let known = self.taken.iter().max().map_or(self.first, |highest| highest.saturating_add(1));
-        self.fresh = known.saturating_add(count as u128).max(self.fresh);
+        let known = self.taken.last().map_or(self.first, |highest| highest.saturating_add(1));
+        self.floor = known.saturating_add(count as u128).max(self.floor);
     }
 
     /// Looks at every address again for one that was never used.
     pub(super) fn rewind(&mut self) {
-        self.fresh = self.first;
+        self.floor = self.first;
     }
 
     /// The next address for a service that has none: a never-used one, else the one that has rested longest.
@@ -153,18 +172,14 @@ impl Pool {
         self.resting.keys().next().map(|(until_secs, _)| *until_secs)
     }
 
-    fn next_fresh(&mut self) -> Option<u128> {
-        while self.fresh <= self.last {
-            let candidate = self.fresh;
-            if let Some(end) = self.hole_at(candidate) {
-                self.fresh = end.checked_add(1)?;
-                continue;
-            }
-            self.fresh = self.fresh.checked_add(1)?;
-            if !self.taken.contains(&candidate) {
-                return Some(candidate);
+    fn next_fresh(&self) -> Option<u128> {
+        let mut candidate = self.floor;
+        loop {
+            candidate = self.taken.gap_from(candidate)?;
+            match self.hole_at(candidate) {
+                Some(end) => candidate = end.checked_add(1)?,
+                None => return (candidate <= self.last).then_some(candidate),
             }
         }
-        None
     }
 }
