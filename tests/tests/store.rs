@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::documents;
 use harness::history::wanted;
+use harness::{documents, history};
 use kuma_dns::cp::allocator::{Allocator, Lost};
 use kuma_dns::cp::record::Record;
 use kuma_dns::cp::settings::Settings;
@@ -107,10 +107,19 @@ fn kill_9_at_any_moment_loses_nothing_that_was_acknowledged() {
             last = number;
         }
         drop(writer);
-        let found = Embedded::open(directory.path()).unwrap().load().unwrap();
-        assert!(found.quarantined.is_empty(), "{:?}", found.quarantined);
+        let mut store = Embedded::open(directory.path()).unwrap();
+        let (found, news) = (store.load().unwrap(), store.documents().read(None).unwrap());
+        let quarantined = [found.quarantined, news.quarantined.clone()].concat();
+        assert!(quarantined.is_empty(), "{quarantined:?}");
         let found = sorted(found.records);
         next = last + 1;
+        let stored = documents::summary(&news).0;
+        assert!(
+            stored == history::documents(next)
+                || (stored == history::documents(last) && found == expected.after(last)),
+            "round {round}: the documents are those of neither change {last} nor the one after it: {stored:?}"
+        );
+        assert!(news.revision > last, "revision {} after change {last}: it went back", news.revision);
         if found != expected.after(last) {
             assert_eq!(
                 found,

@@ -1,13 +1,14 @@
-//! A control plane's store under load, to be killed at any moment: makes one change after another and says each number
-//! once the store has acknowledged it. Keeps: the changes follow from their numbers alone. Started by tests/store.rs.
+//! A control plane's store under load, to be killed at any moment: makes one change after another, of the documents and then
+//! of the records, and says each number once the store has acknowledged both. Keeps: the changes follow from their numbers alone. Started by tests/store.rs.
 
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use harness::history::wanted;
+use harness::history::{wanted, writes};
 use kuma_dns::cp::allocator::{Allocator, Lost};
 use kuma_dns::cp::settings::Settings;
+use kuma_dns::cp::store::documents::Documents;
 use kuma_dns::cp::store::{Embedded, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -18,7 +19,7 @@ fn main() -> Result<()> {
     let stumble: Option<u64> = arguments.next().map(|number| number.parse()).transpose()?;
     let settings = Settings::default();
     let mut store = Embedded::open(Path::new(&directory))?;
-    let records = store.load()?.records;
+    let (documents, records) = (store.documents(), store.load()?.records);
     let (mut allocator, _) =
         Allocator::restore(settings.pools, settings.rest_secs, records, Lost::default(), first);
     let mut out = std::io::stdout().lock();
@@ -26,6 +27,7 @@ fn main() -> Result<()> {
         if stumble == Some(number) {
             allocator = refuse(&mut store, allocator, number)?;
         }
+        documents.write(&writes(number))?;
         store.commit(&allocator.align(wanted(number).keys(), number))?;
         writeln!(out, "{number}")?;
         out.flush()?;
