@@ -34,6 +34,15 @@ pub trait Store: Send + 'static {
     /// The store as a whole cannot be read.
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
+    /// What others have stored, for a caller whose records are those of the last `load`, of later calls of this, and of its
+    /// own commits since. Nothing where the store cannot tell, and after a failure: then `load` comes first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn recent(&mut self) -> Result<Option<Recent>, StoreError> {
+        Ok(None)
+    }
+
     /// Stores a batch, in the versions that its records say (0: there must be none yet), each raised by one.
     ///
     /// # Errors
@@ -41,7 +50,7 @@ pub trait Store: Send + 'static {
     /// or the store failed. After any of them `load` comes first.
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError>;
 
-    /// Counts up whenever `load` may find something new, for stores that others write as well.
+    /// Counts up whenever `recent` may find something new, for stores that others write as well.
     fn news(&self) -> Option<watch::Receiver<u64>> {
         None
     }
@@ -106,6 +115,17 @@ pub struct Loaded {
     /// Who may commit on top of this.
     pub role: Role,
     /// The clock that all who use the store share, if there is one.
+    pub wall: Option<SystemTime>,
+}
+
+/// What others stored and removed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recent {
+    /// In the versions that are stored.
+    pub changed: Vec<Record>,
+    pub removed: Vec<ServiceKey>,
+    /// Who may commit on top of this.
+    pub role: Role,
     pub wall: Option<SystemTime>,
 }
 

@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::documents;
 use super::lease::{Action, Event, HEARTBEAT, LEASE, Lease, Turn};
+use super::revisions::{self, Last};
 use super::server::{CALL_TIMEOUT, Server};
 use crate::cp::store::StoreError;
 use crate::rt::Drain;
@@ -36,6 +37,8 @@ pub struct Replica {
     server: Server,
     holder: String,
     lease: Lease,
+    /// What was there at the last heartbeat.
+    last: Last,
 }
 
 /// A name that no other process has had: who, where, and something random.
@@ -48,7 +51,7 @@ pub(super) fn name() -> String {
 
 impl Replica {
     pub(super) fn new(server: Server, holder: String) -> Self {
-        Self { server, holder, lease: Lease::new(Instant::now()) }
+        Self { server, holder, lease: Lease::new(Instant::now()), last: Last::default() }
     }
 
     /// Keeps the lease, or waits for it, until the drain is asked for.
@@ -72,8 +75,10 @@ impl Replica {
     pub(super) async fn ask(&mut self) {
         let asked = Instant::now();
         let event = match ask(&self.server, &self.holder).await {
-            Ok(Some(epoch)) => Event::Held { asked, epoch },
-            Ok(None) => Event::Taken,
+            Ok(Answer { epoch, last }) => {
+                self.compare(epoch.is_none(), last);
+                epoch.map_or(Event::Taken, |epoch| Event::Held { asked, epoch })
+            }
             Err(error) => {
                 debug!(%error, "the lease could not be asked for");
                 Event::Failed
@@ -81,6 +86,18 @@ impl Replica {
         };
         for action in self.lease.step(event, Instant::now()) {
             self.act(action);
+        }
+    }
+
+    /// A notification may have been lost, or never comes where a pooler stands before the database: each heartbeat finds
+    /// what is new as well. A leader knows of its own records.
+    fn compare(&mut self, following: bool, last: Last) {
+        let before = std::mem::replace(&mut self.last, last);
+        if last.documents != before.documents {
+            self.server.tell_documents();
+        }
+        if following && last.vips != before.vips {
+            self.server.tell();
         }
     }
 
@@ -108,11 +125,22 @@ impl Replica {
     }
 }
 
-async fn ask(server: &Server, holder: &str) -> Result<Option<u64>, StoreError> {
+/// What the database said.
+struct Answer {
+    /// Nothing when another replica leads.
+    epoch: Option<u64>,
+    last: Last,
+}
+
+async fn ask(server: &Server, holder: &str) -> Result<Answer, StoreError> {
     let mut connection = server.acquire().await?;
-    let query = sqlx::query_scalar::<_, i64>(ASK).bind(holder).bind(LEASE.as_secs_f64());
-    let asked = tokio::time::timeout(CALL_TIMEOUT, query.fetch_optional(&mut *connection)).await;
-    Ok(server.settle("renew the lease in", connection, asked)?.map(i64::cast_unsigned))
+    let question = async {
+        let query = sqlx::query_scalar::<_, i64>(ASK).bind(holder).bind(LEASE.as_secs_f64());
+        let epoch = query.fetch_optional(&mut *connection).await?.map(i64::cast_unsigned);
+        Ok(Answer { epoch, last: revisions::last(&mut connection).await? })
+    };
+    let asked = tokio::time::timeout(CALL_TIMEOUT, question).await;
+    server.settle("renew the lease in", connection, asked)
 }
 
 async fn release(server: &Server, holder: &str) -> Result<(), StoreError> {

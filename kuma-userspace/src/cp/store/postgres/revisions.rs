@@ -58,6 +58,24 @@ pub(super) async fn position(transaction: &mut PgConnection, what: What) -> Resu
     Ok(Position { revision: revision.cast_unsigned(), swept: swept.cast_unsigned() })
 }
 
+/// The last revisions of both, as anybody sees them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Last {
+    pub(super) documents: u64,
+    pub(super) vips: u64,
+}
+
+/// Asks for the last revisions.
+pub(super) async fn last(connection: &mut PgConnection) -> Result<Last, sqlx::Error> {
+    let rows: Vec<(String, i64)> =
+        query_as("SELECT what, revision FROM kuma_dns_revisions").fetch_all(connection).await?;
+    let of = |what: What| {
+        let found = rows.iter().find(|(word, _)| word == what.word());
+        found.map_or(0, |(_, revision)| revision.cast_unsigned())
+    };
+    Ok(Last { documents: of(What::Documents), vips: of(What::Vips) })
+}
+
 /// Notes what this transaction removes, and forgets what was noted long ago.
 pub(super) async fn note_removed(
     transaction: &mut PgConnection,
