@@ -69,6 +69,7 @@ impl Live {
         let config = Config {
             instance: instance.clone(),
             run_dir: run_dir.path().into(),
+            data_dir: run_dir.path().join("data"),
             bpffs: BPFFS.into(),
             cgroup2: cgroup2.clone(),
             netns: None,
@@ -86,6 +87,7 @@ impl Live {
             vips_capacity: VIPS_CAPACITY,
             bpf_log: None,
             keep_datapath: false,
+            keep_view: false,
             beside: None,
         };
         let root = Cgroup::at(instance.cgroup(&cgroup2))?;

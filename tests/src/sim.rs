@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnetwork::IpNetwork;
 use kuma_dns::model::datapath::{Counter, Datapath, DatapathError, NetnsCookie, Pod};
-use kuma_dns::model::view::{MeshView, Route, ViewId};
+use kuma_dns::model::name::Hostname;
+use kuma_dns::model::view::{Addresses, Route, ViewId};
 
 /// One step, in the order in which it happened.
 #[derive(Clone, PartialEq, Debug)]
@@ -17,11 +18,11 @@ pub enum Event {
     Added(ViewId, Route),
     Refused(ViewId, Route),
     Removed(ViewId, Route),
-    /// The resolver's names were swapped; the tests write this from their `publish`.
-    Published(MeshView),
+    /// These names resolve to something else now; the tests write this from their `tell`.
+    Told(BTreeMap<Hostname, Addresses>),
 }
 
-/// Shared by the datapath, the test and its `publish`.
+/// Shared by the datapath, the test and its `tell`.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<Event>>>);
 

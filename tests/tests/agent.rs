@@ -68,6 +68,7 @@ impl World {
         Config {
             instance: self.instance.clone(),
             run_dir: self.dir.path().into(),
+            data_dir: self.dir.path().join("data"),
             bpffs: "/sys/fs/bpf".into(),
             cgroup2: self.cgroup2.clone(),
             netns: None,
@@ -80,6 +81,7 @@ impl World {
             vips_capacity: 1_024,
             bpf_log: None,
             keep_datapath: false,
+            keep_view: false,
             beside: None,
         }
     }
@@ -379,7 +381,10 @@ fn an_agent_that_comes_after_a_crash_answers_before_the_control_plane_has_spoken
         assert!(!enrolment.ready, "new workloads wait for the control plane and the proxy");
         second.end().await?;
         world.assert_nothing_is_left();
-        assert!(!world.dir.path().join("kuma-dns").exists(), "the memory went with the datapath");
+        assert!(
+            !world.instance.view(&world.dir.path().join("data")).exists(),
+            "the memory went with the datapath"
+        );
         Ok(())
     });
 }

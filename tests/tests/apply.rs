@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use harness::sim::{Event, Log, SimKernel};
-use kuma_dns::agent::apply::{Applier, ApplyError};
+use kuma_dns::agent::apply::{Applier, ApplyError, Origin};
 use kuma_dns::model::datapath::{Datapath, DatapathError};
 use kuma_dns::model::name::Hostname;
 use kuma_dns::model::view::{Addresses, Changes, Header, MeshView, Part, Port, Route, ViewId};
@@ -50,12 +50,27 @@ fn one(name: u8, vip: u8) -> Service {
 }
 
 fn apply(applier: &mut Applier, kernel: &mut SimKernel, view: &MeshView) -> Result<(), ApplyError> {
+    apply_from(Origin::ControlPlane, applier, kernel, view)
+}
+
+fn apply_from(
+    origin: Origin,
+    applier: &mut Applier,
+    kernel: &mut SimKernel,
+    view: &MeshView,
+) -> Result<(), ApplyError> {
     let log = kernel.log.clone();
-    applier.apply(view, kernel, |names| log.push(Event::Published(names.clone())))
+    let view = Arc::new(view.clone());
+    applier.apply(&view, origin, kernel, |names| {
+        log.push(Event::Told(names.changed.clone()));
+        for name in names.held_back {
+            assert!(names.view.names().contains_key(name), "only a name of the view is held back");
+        }
+    })
 }
 
 fn start(kernel: &SimKernel) -> Applier {
-    Applier::adopt(ViewId::of(VIEW), kernel).unwrap()
+    Applier::adopt(VIEW, kernel).unwrap()
 }
 
 fn table(view: &MeshView) -> BTreeMap<Hostname, Addresses> {
@@ -64,12 +79,15 @@ fn table(view: &MeshView) -> BTreeMap<Hostname, Addresses> {
 
 /// Invariant 1 at every single step of the log; returns the names at its end.
 fn check(log: &Log, mut routes: BTreeSet<Route>) -> BTreeMap<Hostname, Addresses> {
-    let mut names = BTreeMap::new();
+    let mut names = BTreeMap::<Hostname, Addresses>::new();
     for event in log.events() {
         match event {
             Event::Added(_, route) => drop(routes.insert(route)),
             Event::Removed(_, route) => drop(routes.remove(&route)),
-            Event::Published(view) => names = table(&view),
+            Event::Told(changed) => {
+                names.extend(changed);
+                names.retain(|_, addresses| *addresses != Addresses::default());
+            }
             _ => {}
         }
         let routed: BTreeSet<IpAddr> = routes.iter().map(|route| route.vip).collect();
@@ -109,6 +127,10 @@ proptest! {
                 prop_assert_eq!(names, table(&wanted));
             } else {
                 prop_assert!(routes.len() >= capacity.unwrap() as usize, "only a full map is an excuse");
+                let vips: BTreeSet<IpAddr> = routes.iter().map(|route| route.vip).collect();
+                let mut reachable = table(&wanted);
+                reachable.retain(|_, addresses| addresses.iter().all(|vip| vips.contains(&vip)));
+                prop_assert_eq!(names, reachable, "no name is held back whose addresses route");
             }
         }
     }
@@ -126,6 +148,36 @@ fn left_behind_routes_stay_until_the_first_view_and_are_not_added_again() {
     assert!(
         matches!(events.last(), Some(Event::Removed(_, route)) if route.vip == IpAddr::from([240, 0, 0, 1]))
     );
+}
+
+#[test]
+fn a_remembered_view_is_served_and_what_the_kernel_has_beyond_it_stays_until_the_control_plane_speaks() {
+    let left_behind: BTreeSet<Route> = view(&[one(1, 1), one(2, 2)]).routes().collect();
+    let mut kernel = SimKernel::with_routes(ViewId::of(VIEW), left_behind.clone());
+    let mut applier = start(&kernel);
+    let remembered = view(&[one(1, 1), one(3, 3)]);
+    apply_from(Origin::Memory, &mut applier, &mut kernel, &remembered).unwrap();
+    assert_eq!(check(&kernel.log, left_behind.clone()), table(&remembered));
+    assert_eq!((applier.routes(), kernel.routes(ViewId::of(VIEW)).unwrap().len()), (3, 3));
+    let wanted = view(&[one(2, 2), one(3, 3)]);
+    apply(&mut applier, &mut kernel, &wanted).unwrap();
+    assert_eq!(check(&kernel.log, left_behind), table(&wanted));
+    assert_eq!(kernel.routes(ViewId::of(VIEW)).unwrap(), wanted.routes().collect());
+    let added = kernel.log.events().into_iter().filter(|event| matches!(event, Event::Added(..))).count();
+    assert_eq!(added, 1, "what was there is not added again");
+}
+
+#[test]
+fn an_address_that_goes_to_another_service_in_one_step_never_stops_routing() {
+    let mut kernel = SimKernel::default();
+    let mut applier = start(&kernel);
+    apply(&mut applier, &mut kernel, &view(&[one(1, 1), one(2, 2)])).unwrap();
+    let steps = kernel.log.events().len();
+    let swapped = view(&[one(1, 2), one(2, 1)]);
+    apply(&mut applier, &mut kernel, &swapped).unwrap();
+    let events = kernel.log.events().split_off(steps);
+    assert!(events.iter().all(|event| matches!(event, Event::Told(_))), "{events:?}");
+    assert_eq!(check(&kernel.log, BTreeSet::new()), table(&swapped));
 }
 
 #[test]

@@ -1,29 +1,21 @@
-//! Brings the kernel and the resolver in step with a view: two set differences and their order.
-//! Keeps invariant 1: routes are added, then the names are swapped, then routes are removed. Called by agent/mod.rs.
+//! Brings the kernel and the resolver in step with a view, at the cost of what differs from the view before.
+//! Keeps invariant 1: routes are added, then the names are told, then routes are removed. Called by agent/mod.rs and views.
 //!
-//! A route that cannot be added costs only the names that would lead to it; both are tried again with the next view.
+//! A route that cannot be added costs only the names whose VIP has no other; all are tried again with the next view.
 //! What a killed agent left in the kernel is where the first view starts from.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+mod names;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
+use self::names::Held;
+pub use self::names::Names;
 use crate::model::datapath::{Datapath, DatapathError};
-use crate::model::view::{MeshView, Route, ViewId};
-
-/// What separates the kernel's routes from a view's.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Plan {
-    pub add: BTreeSet<Route>,
-    pub remove: BTreeSet<Route>,
-}
-
-/// The steps from the routes that the kernel has to those that the view wants.
-pub fn plan(present: &BTreeSet<Route>, wanted: &BTreeSet<Route>) -> Plan {
-    Plan { add: wanted - present, remove: present - wanted }
-}
+use crate::model::name::Hostname;
+use crate::model::view::{MeshView, Part, Route, ViewId};
 
 /// Why a view is not served, or not whole.
 #[derive(Debug, thiserror::Error)]
@@ -31,92 +23,155 @@ pub enum ApplyError {
     #[error("cannot set the VIP ranges of view {view:?}; it is not applied")]
     Ranges { view: String, source: DatapathError },
     #[error(
-        "{routes} routes of view {view:?} could not be changed, {names} names are held back until the next view"
+        "{routes} routes of view {view:?} could not be changed, {names} names are held back; trying again"
     )]
     Partial { view: String, routes: usize, names: usize, source: DatapathError },
+}
+
+/// Who says how the view is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    ControlPlane,
+    /// An earlier agent wrote it down. The kernel may have what came later, which stays until the control plane speaks.
+    Memory,
 }
 
 /// The routes of one view as the kernel has them, and the verbs that change them.
 pub struct Applier {
     view: ViewId,
-    present: BTreeSet<Route>,
+    /// What kernel and names were brought in step with last.
+    shown: Arc<MeshView>,
+    /// Routes of it that the kernel refused, and whose part they are.
+    missing: BTreeMap<Route, Arc<str>>,
+    /// Routes that the kernel has beyond it.
+    extra: BTreeSet<Route>,
+    held: Held,
     ranges: Vec<IpNetwork>,
 }
 
-/// Routes that the kernel refused, with the first reason.
-#[derive(Default)]
-struct Refused {
-    routes: BTreeSet<Route>,
-    first: Option<DatapathError>,
+/// A part as it was and as it is to be.
+struct Touched {
+    key: Arc<str>,
+    old: Option<Arc<Part>>,
+    new: Option<Arc<Part>>,
 }
 
-impl Refused {
+/// The kernel's first refusal, and which families have no room.
+#[derive(Default)]
+struct Refusals {
+    first: Option<DatapathError>,
+    full: [bool; 2],
+}
+
+impl Refusals {
     fn note(&mut self, route: Route, error: DatapathError) {
-        self.routes.insert(route);
+        // Thousands of routes are not tried one by one in a map that is full.
+        self.full[usize::from(route.vip.is_ipv6())] |= matches!(error, DatapathError::Full { .. });
         self.first.get_or_insert(error);
+    }
+
+    fn hopeless(&self, route: Route) -> bool {
+        self.full[usize::from(route.vip.is_ipv6())]
     }
 }
 
 impl Applier {
-    /// Starts from what the kernel has of this view: pins that were adopted, or nothing.
+    /// Starts from what the kernel has of the view of this name: pins that were adopted, or nothing.
     ///
     /// # Errors
     /// A map that cannot be read.
-    pub fn adopt(view: ViewId, datapath: &dyn Datapath) -> Result<Self, DatapathError> {
-        Ok(Self { view, present: datapath.routes(view)?, ranges: Vec::new() })
+    pub fn adopt(name: &str, datapath: &dyn Datapath) -> Result<Self, DatapathError> {
+        let nothing = MeshView::empty(name, Hostname::parse("mesh").expect("a valid name"));
+        let (shown, view) = (Arc::new(nothing), ViewId::of(name));
+        let (missing, extra) = (BTreeMap::new(), datapath.routes(view)?);
+        Ok(Self { view, shown, missing, extra, held: Held::default(), ranges: Vec::new() })
     }
 
     /// How many routes the kernel has of this view.
     pub fn routes(&self) -> usize {
-        self.present.len()
+        self.shown.routes_len() - self.missing.len() + self.extra.len()
     }
 
-    /// The VIPs that the kernel routes to the proxy.
-    pub fn vips(&self) -> BTreeSet<IpAddr> {
-        self.present.iter().map(|route| route.vip).collect()
+    /// Is there anything that the kernel refused?
+    pub fn in_trouble(&self) -> bool {
+        !self.missing.is_empty()
     }
 
-    /// Makes the kernel and the names those of `view`. `publish` swaps the names; it gets the names that may be told.
+    /// The view that was applied last.
+    pub fn shown(&self) -> &Arc<MeshView> {
+        &self.shown
+    }
+
+    /// Makes the kernel and the names those of `view`. `tell` gets the names that may be told.
     ///
     /// # Errors
     /// [`ApplyError::Ranges`]: nothing was changed. [`ApplyError::Partial`]: all was done that could be.
     pub fn apply(
         &mut self,
-        view: &MeshView,
+        view: &Arc<MeshView>,
+        origin: Origin,
         datapath: &mut dyn Datapath,
-        mut publish: impl FnMut(&MeshView),
+        mut tell: impl FnMut(Names<'_>),
     ) -> Result<(), ApplyError> {
         self.widen(view, datapath)?;
-        let routes: BTreeSet<Route> = view.routes().collect();
-        let Plan { add, remove } = plan(&self.present, &routes);
-        let staying: BTreeSet<IpAddr> = self.present.intersection(&routes).map(|route| route.vip).collect();
-        let mut not_added = self.add(&add, datapath);
-        let mut published = publishable(view, &not_added.routes, &staying);
-        publish(&published);
-        let not_removed = self.remove(&remove, datapath);
-        if !not_added.routes.is_empty() && not_removed.routes.len() < remove.len() {
+        let mut touched = touched(&self.shown, view);
+        let (add, mut remove) = self.difference(&touched);
+        if origin == Origin::ControlPlane {
+            remove.append(&mut self.extra);
+        }
+        let mut refusals = Refusals::default();
+        let mut settled = self.retry(&mut refusals, datapath);
+        settled.extend(self.add(add, &mut refusals, datapath));
+        self.shown = view.clone();
+        touched.extend(self.unchanged(settled, &touched));
+        let changed = self.held.settle(&touched, &self.missing);
+        tell(Names { view, held_back: self.held.names(), changed: &changed });
+        let removed = self.remove(remove, &mut refusals, datapath);
+        if removed && !self.missing.is_empty() {
             // A full map has room again.
-            not_added = self.add(&not_added.routes.clone(), datapath);
-            published = publishable(view, &not_added.routes, &staying);
-            publish(&published);
+            let mut again = Refusals::default();
+            let settled = self.retry(&mut again, datapath);
+            refusals.first = again.first.or(refusals.first.filter(|_| !self.extra.is_empty()));
+            let changed = self.held.settle(&self.unchanged(settled, &[]), &self.missing);
+            tell(Names { view, held_back: self.held.names(), changed: &changed });
         }
         let narrowed = self.set_ranges(&view.header().ranges, datapath);
-        let routes = not_added.routes.len() + not_removed.routes.len();
-        match not_added.first.or(not_removed.first).or(narrowed.err()) {
+        match refusals.first.or(narrowed.err()) {
             None => Ok(()),
             Some(source) => {
-                let names = view.names().len() - published.names().len();
+                let extra = if origin == Origin::ControlPlane { self.extra.len() } else { 0 };
+                let (routes, names) = (self.missing.len() + extra, self.held.names().len());
                 Err(ApplyError::Partial { view: view.name().into(), routes, names, source })
             }
         }
     }
 
+    /// What the kernel must get, and whose part that is, and what it must lose. A route may go from one part to another.
+    fn difference(&mut self, touched: &[Touched]) -> (BTreeMap<Route, Arc<str>>, BTreeSet<Route>) {
+        let (mut add, mut remove) = (BTreeMap::new(), BTreeSet::new());
+        for Touched { old, .. } in touched {
+            remove.extend(old.iter().flat_map(|part| part.routes()));
+        }
+        for Touched { key, new, .. } in touched {
+            for &route in new.iter().flat_map(|part| part.routes()) {
+                if !remove.remove(&route) && !self.extra.remove(&route) {
+                    add.insert(route, key.clone());
+                } else if let Some(part) = self.missing.get_mut(&route) {
+                    *part = key.clone();
+                }
+            }
+        }
+        remove.retain(|route| self.missing.remove(route).is_none());
+        (add, remove)
+    }
+
     /// While routes change, old and new ranges hold: a VIP outside of them would leave for the network.
     fn widen(&mut self, view: &MeshView, datapath: &mut dyn Datapath) -> Result<(), ApplyError> {
-        let mut both = view.header().ranges.clone();
-        both.extend(self.ranges.iter().filter(|range| !view.header().ranges.contains(range)));
+        let wanted = &view.header().ranges;
+        let mut both = wanted.clone();
+        both.extend(self.ranges.iter().filter(|range| !wanted.contains(range)));
         let widened = match self.set_ranges(&both, datapath) {
-            Err(DatapathError::TooManyRanges(_)) => self.set_ranges(&view.header().ranges, datapath),
+            Err(DatapathError::TooManyRanges(_)) => self.set_ranges(wanted, datapath),
             other => other,
         };
         widened.map_err(|source| ApplyError::Ranges { view: view.name().into(), source })
@@ -130,65 +185,82 @@ impl Applier {
         Ok(())
     }
 
-    fn add(&mut self, routes: &BTreeSet<Route>, datapath: &mut dyn Datapath) -> Refused {
-        let mut refused = Refused::default();
-        for &route in routes {
+    /// Tries what was refused before; returns the parts that got something.
+    fn retry(&mut self, refusals: &mut Refusals, datapath: &mut dyn Datapath) -> BTreeSet<Arc<str>> {
+        let mut added = Vec::new();
+        for &route in self.missing.keys() {
+            if refusals.hopeless(route) {
+                continue;
+            }
             match datapath.add_route(self.view, route) {
-                Ok(()) => {
-                    self.present.insert(route);
-                }
-                Err(error) => refused.note(route, error),
+                Ok(()) => added.push(route),
+                Err(error) => refusals.note(route, error),
             }
+        }
+        added.into_iter().filter_map(|route| self.missing.remove(&route)).collect()
+    }
+
+    /// Returns the parts that did not get everything.
+    fn add(
+        &mut self,
+        routes: BTreeMap<Route, Arc<str>>,
+        refusals: &mut Refusals,
+        datapath: &mut dyn Datapath,
+    ) -> BTreeSet<Arc<str>> {
+        let mut refused = BTreeSet::new();
+        for (route, part) in routes {
+            if !refusals.hopeless(route) {
+                match datapath.add_route(self.view, route) {
+                    Ok(()) => continue,
+                    Err(error) => refusals.note(route, error),
+                }
+            }
+            refused.insert(part.clone());
+            self.missing.insert(route, part);
         }
         refused
     }
 
-    fn remove(&mut self, routes: &BTreeSet<Route>, datapath: &mut dyn Datapath) -> Refused {
-        let mut refused = Refused::default();
-        for &route in routes {
+    /// Returns whether the kernel has more room than before.
+    fn remove(
+        &mut self,
+        routes: BTreeSet<Route>,
+        refusals: &mut Refusals,
+        datapath: &mut dyn Datapath,
+    ) -> bool {
+        let mut removed = false;
+        for route in routes {
             match datapath.remove_route(self.view, route) {
-                Ok(()) => {
-                    self.present.remove(&route);
+                Ok(()) => removed = true,
+                Err(error) => {
+                    refusals.first.get_or_insert(error);
+                    self.extra.insert(route);
                 }
-                Err(error) => refused.note(route, error),
             }
         }
-        refused
+        removed
+    }
+
+    /// Parts that stay as they are, but for what the kernel has of them.
+    fn unchanged(&self, keys: BTreeSet<Arc<str>>, but: &[Touched]) -> Vec<Touched> {
+        let but: BTreeSet<&Arc<str>> = but.iter().map(|touched| &touched.key).collect();
+        let part = |key: Arc<str>| {
+            let part = self.shown.parts().get(&key).cloned();
+            Touched { key, old: part.clone(), new: part }
+        };
+        keys.into_iter().filter(|key| !but.contains(key)).map(part).collect()
     }
 }
 
-/// The view without the names whose VIPs lack a route. A VIP with a route that is `staying` keeps its names when
-/// one more of its ports cannot be added: what works goes on working.
-fn publishable<'v>(
-    view: &'v MeshView,
-    missing: &BTreeSet<Route>,
-    staying: &BTreeSet<IpAddr>,
-) -> Cow<'v, MeshView> {
-    if missing.is_empty() {
-        return Cow::Borrowed(view);
-    }
-    let unreachable: BTreeSet<IpAddr> =
-        missing.iter().map(|route| route.vip).filter(|vip| !staying.contains(vip)).collect();
-    Cow::Owned(view.retain_names(|addresses| !addresses.iter().any(|vip| unreachable.contains(&vip))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::view::Port;
-
-    fn routes(vips: &[&str]) -> BTreeSet<Route> {
-        vips.iter().map(|vip| Route { vip: vip.parse().unwrap(), port: Port::new(80) }).collect()
-    }
-
-    #[test]
-    fn a_plan_is_two_differences() {
-        let plan = plan(&routes(&["240.0.0.1", "240.0.0.2"]), &routes(&["240.0.0.2", "240.0.0.3"]));
-        assert_eq!(plan, Plan { add: routes(&["240.0.0.3"]), remove: routes(&["240.0.0.1"]) });
-    }
-
-    #[test]
-    fn nothing_to_do_is_an_empty_plan() {
-        assert_eq!(plan(&routes(&["240.0.0.1"]), &routes(&["240.0.0.1"])), Plan::default());
-    }
+/// The parts that differ. Costs what differs: nodes that both views share are not looked at.
+fn touched(shown: &MeshView, wanted: &MeshView) -> Vec<Touched> {
+    use imbl::ordmap::DiffItem;
+    let touched = |item| match item {
+        DiffItem::Add(key, new) => Touched { key: Arc::clone(key), old: None, new: Some(Arc::clone(new)) },
+        DiffItem::Remove(key, old) => Touched { key: Arc::clone(key), old: Some(Arc::clone(old)), new: None },
+        DiffItem::Update { old: (key, old), new: (_, new) } => {
+            Touched { key: Arc::clone(key), old: Some(Arc::clone(old)), new: Some(Arc::clone(new)) }
+        }
+    };
+    shown.parts().diff(wanted.parts()).map(touched).collect()
 }

@@ -1,14 +1,17 @@
 //! What an agent needs to know, as plain data. Made by cli, read by agent/mod.rs.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::agent::BpfLog;
-use crate::agent::proxy::ProxyMode;
+use crate::agent::feed::FeedConfig;
+use crate::agent::memory::Memory;
+use crate::agent::proxy::{ProxyConfig, ProxyMode};
 use crate::agent::status::Beside;
 use crate::model::instance::Instance;
 use crate::model::view::Port;
 use crate::wire::access::Access;
+use crate::wire::node::{Introduction, Role};
 
 /// What an agent needs to know.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Config {
     pub instance: Instance,
     /// The agent's socket lies below (`/run`).
     pub run_dir: PathBuf,
+    /// The last view lies below (`/var/lib/kuma-dns`).
+    pub data_dir: PathBuf,
     /// The pins lie below (`/sys/fs/bpf`).
     pub bpffs: PathBuf,
     /// Where the cgroup v2 hierarchy is mounted.
@@ -35,8 +40,47 @@ pub struct Config {
     pub bpf_log: Option<BpfLog>,
     /// Leave the datapath in the kernel at the end: names and VIPs fail closed until the next start.
     pub keep_datapath: bool,
+    /// Keep the view for the next start, which serves it and is ready with it for as long as there is no control plane.
+    /// Without, an orderly end forgets it, and after a crash it is served until the control plane has spoken.
+    pub keep_view: bool,
     /// A control plane in the same process, for the status.
     pub beside: Option<Beside>,
+}
+
+impl Config {
+    /// Whom the feed asks, and as whom.
+    pub(super) fn feed(&self) -> FeedConfig {
+        FeedConfig {
+            control_plane: self.control_plane,
+            access: self.access.clone(),
+            node: Introduction {
+                id: format!("agent-{}-{}", self.instance, std::process::id()),
+                role: Role::Agent,
+                view: self.view.clone(),
+                outbound_port: self.ports.outbound,
+            },
+        }
+    }
+
+    /// How the Envoy that we start is set up.
+    pub(super) fn proxy(&self) -> ProxyConfig {
+        let socket = self.instance.socket(&self.run_dir);
+        ProxyConfig {
+            node_id: format!("proxy-{}-{}", self.instance, std::process::id()),
+            view: self.view.clone(),
+            xds: self.control_plane,
+            access: self.access.clone(),
+            outbound_port: self.ports.outbound,
+            admin_port: self.proxy.admin_port,
+            concurrency: self.proxy.concurrency,
+            owner: socket.parent().map(Path::to_owned).unwrap_or_default(),
+        }
+    }
+
+    /// Where the last view is.
+    pub(super) fn memory(&self) -> Memory {
+        Memory::new(self.instance.view(&self.data_dir))
+    }
 }
 
 /// Loopback ports in the workloads' network namespace.

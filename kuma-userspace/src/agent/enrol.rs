@@ -168,7 +168,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::agent::status::Applied;
     use crate::dns::server::Shared;
     use crate::dns::zone::Zone;
     use crate::model::datapath::NetnsCookie;
@@ -193,8 +192,9 @@ mod tests {
             datapath: Box::new(Default::default),
             proxy: Box::new(|| None),
             version: Box::new(String::new),
+            source: Box::new(Default::default),
             control_plane: None,
-            applied: Applied::default(),
+            applied: Arc::default(),
         })
     }
 

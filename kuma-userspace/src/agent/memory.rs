@@ -1,130 +1,132 @@
-//! The last view in a file, so that an agent that was killed answers mesh names again before the control plane has spoken:
-//! until then the nameservers of the host would say that they do not exist, and applications would remember that.
-//! Keeps: only names whose VIPs the kernel still routes, and only as long as no VIP can have gone to another service: a freed
-//! one rests two TTLs (invariant 2). Called by agent/mod.rs (recall, forget) and views (remember, confirm).
+//! The last view on disk, so that an agent answers mesh names and routes VIPs from its first moment on, also while there is no
+//! control plane. A view may be old: the control plane gives addresses that nobody has had first and lets freed ones rest,
+//! so what is remembered leads to the wrong service only where a pool is used up; how old it is, is in the status.
+//! Keeps: what is read is what was written as a whole. Called by agent/mod.rs (recall, forget) and by its [`Writer`].
 
-use std::collections::BTreeSet;
+mod file;
+mod writer;
+
 use std::fs::File;
-use std::io;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use tracing::{debug, info, warn};
 
+use self::file::FileError;
+pub(super) use self::writer::Writer;
 use crate::model::view::MeshView;
-use crate::wire::view;
 
-/// TTLs that a freed VIP rests.
-const RESTING_TTLS: u32 = 2;
-
-/// The file, in the folder of the agent's socket.
+/// The file.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub(super) struct Memory {
     file: PathBuf,
+}
+
+/// A view that an earlier agent wrote down.
+pub(super) struct Recalled {
+    pub(super) view: Arc<MeshView>,
+    /// When the control plane stood by it last.
+    pub(super) confirmed: SystemTime,
 }
 
 impl Memory {
     /// Nothing is read or written yet.
-    pub fn new(socket: &Path) -> Self {
-        Self { file: socket.with_file_name("view") }
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self { file }
     }
 
-    /// What is left of the last view: names whose VIPs are all among `routed`, if it was current not long before `now`.
-    pub fn recall(&self, name: &str, routed: &BTreeSet<IpAddr>, now: SystemTime) -> Option<MeshView> {
-        let current = std::fs::metadata(&self.file).and_then(|metadata| metadata.modified()).ok()?;
-        let view = match std::fs::read(&self.file).map(|body| view::decode_whole(&body)) {
-            Ok(Ok(view)) => view,
-            Ok(Err(error)) => {
-                warn!(file = %self.file.display(), %error, "the remembered view is not readable, starting without it");
-                return None;
-            }
+    /// The last view of this name.
+    pub(super) fn recall(&self, name: &str) -> Option<Recalled> {
+        let confirmed = std::fs::metadata(&self.file).and_then(|metadata| metadata.modified()).ok()?;
+        let view = match file::read(&self.file) {
+            Ok(view) => view,
             Err(error) => {
-                debug!(file = %self.file.display(), %error, "no view is remembered");
+                let error = &error as &dyn std::error::Error;
+                warn!(file = %self.file.display(), error, "the remembered view is not readable, starting without it");
                 return None;
             }
         };
-        let rest = Duration::from_secs(view.header().ttl_secs.into()) * RESTING_TTLS;
-        // A clock that went back says nothing about the age.
-        let age = now.duration_since(current).ok()?;
-        if view.name() != name || age > rest {
-            info!(view = view.name(), age_secs = age.as_secs(), "the remembered view is not used any more");
+        if view.name() != name {
+            info!(
+                remembered = view.name(),
+                wanted = name,
+                "the remembered view is another one, starting without it"
+            );
             return None;
         }
-        let view = view.retain_names(|addresses| addresses.iter().all(|vip| routed.contains(&vip)));
-        info!(
-            view = name,
-            names = view.names().len(),
-            age_secs = age.as_secs(),
-            "answering from memory until a view comes"
-        );
-        Some(view)
+        let (names, age_secs) = (view.names().len(), age_secs(confirmed, SystemTime::now()));
+        info!(view = name, names, age_secs, "serving the remembered view until the control plane speaks");
+        Some(Recalled { view: Arc::new(view), confirmed })
     }
 
-    /// Writes the view. It is as good as the moment of this call.
-    pub fn remember(&self, view: &MeshView) {
-        let fresh = self.file.with_extension("new");
-        let written = std::fs::write(&fresh, view::encode_whole(view))
-            .and_then(|()| std::fs::rename(&fresh, &self.file));
-        self.tell(written);
-    }
-
-    /// The view that was written is still the control plane's.
-    pub fn confirm(&self) {
-        self.tell(
-            File::options()
-                .append(true)
-                .open(&self.file)
-                .and_then(|file| file.set_modified(SystemTime::now())),
-        );
-    }
-
-    /// Nothing is to be remembered: the datapath goes as well.
-    pub fn forget(&self) {
+    /// Nothing is to be remembered.
+    pub(super) fn forget(&self) {
         if let Err(error) = std::fs::remove_file(&self.file) {
             debug!(file = %self.file.display(), %error, "no view was remembered");
         }
     }
 
-    fn tell(&self, outcome: io::Result<()>) {
+    /// Writes the view. It is as good as the moment of this call.
+    fn remember(&self, view: &MeshView) {
+        self.tell(file::write(&self.file, view));
+    }
+
+    /// The view that was written is still the control plane's.
+    fn confirm(&self) {
+        let confirmed = File::options().append(true).open(&self.file);
+        let confirmed = confirmed.and_then(|file| file.set_modified(SystemTime::now()));
+        self.tell(confirmed.map_err(|source| FileError::Io { verb: "date", source }));
+    }
+
+    fn tell(&self, outcome: Result<(), FileError>) {
         if let Err(error) = outcome {
-            warn!(file = %self.file.display(), %error, "cannot remember the view for the next start");
+            let error = &error as &dyn std::error::Error;
+            warn!(file = %self.file.display(), error, "cannot remember the view for the next start");
         }
     }
 }
 
+/// How long ago that was. A clock that went back says nothing.
+pub(super) fn age_secs(confirmed: SystemTime, now: SystemTime) -> u64 {
+    now.duration_since(confirmed).map_or(0, |age| age.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::name::Hostname;
     use crate::model::view::{Addresses, Changes, Header, Part, Port, Route};
 
-    fn view() -> MeshView {
+    pub(super) fn view(name: &str) -> MeshView {
         let ranges = vec!["240.0.0.0/4".parse().unwrap()];
         let header = Header { domain: Hostname::parse("mesh").unwrap(), ttl_secs: 60, ranges };
         let part = |(name, last): (&'static str, u8)| {
             let addresses = Addresses { v4: Some([240, 0, 0, last].into()), v6: None };
-            let route = Route { vip: IpAddr::from([240, 0, 0, last]), port: Port::new(80) };
+            let route = Route { vip: [240, 0, 0, last].into(), port: Port::new(80) };
             (name, Part::new(vec![Hostname::parse(name).unwrap()], addresses, vec![route]).unwrap())
         };
         let parts = Changes::adding([("one.mesh", 1), ("two.mesh", 2)].map(part));
-        MeshView::new("default", header).with(parts).unwrap()
+        MeshView::new(name, header).with(parts).unwrap()
     }
 
     #[test]
-    fn names_that_still_route_are_recalled_until_their_vips_may_have_gone_elsewhere() {
+    fn a_view_is_recalled_with_its_age_however_old_it_is_until_it_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::new(&folder.path().join("agent.sock"));
-        let (routed, now) = (BTreeSet::from([IpAddr::from([240, 0, 0, 1])]), SystemTime::now());
-        assert!(memory.recall("default", &routed, now).is_none(), "nothing is remembered yet");
-        memory.remember(&view());
-        let after = |secs| SystemTime::now() + Duration::from_secs(secs);
-        let recalled = memory.recall("default", &routed, after(100)).unwrap();
-        assert_eq!(recalled.names().keys().map(Hostname::as_str).collect::<Vec<_>>(), ["one.mesh"]);
-        assert!(memory.recall("default", &routed, after(121)).is_none(), "two TTLs are over");
-        assert!(memory.recall("other", &routed, after(1)).is_none(), "another view");
+        let memory = Memory::new(folder.path().join("not/there/yet/view"));
+        assert!(memory.recall("default").is_none(), "nothing is remembered yet");
+        memory.remember(&view("default"));
+        let long_ago = SystemTime::now() - Duration::from_secs(1_000_000);
+        File::options().append(true).open(&memory.file).unwrap().set_modified(long_ago).unwrap();
+        let recalled = memory.recall("default").unwrap();
+        assert_eq!(*recalled.view, view("default"));
+        assert!(age_secs(recalled.confirmed, SystemTime::now()) >= 1_000_000);
+        assert!(memory.recall("other").is_none(), "another view");
         memory.confirm();
+        assert!(age_secs(memory.recall("default").unwrap().confirmed, SystemTime::now()) < 1_000);
         memory.forget();
-        assert!(memory.recall("default", &routed, after(0)).is_none());
+        assert!(memory.recall("default").is_none());
     }
 }

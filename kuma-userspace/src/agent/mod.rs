@@ -9,20 +9,21 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::interval;
 use tracing::{info, warn};
 
-use crate::agent::apply::Applier;
+use crate::agent::apply::{Applier, Origin};
 use crate::agent::enrol::{Desk, EnrolError};
-use crate::agent::feed::{Feed, FeedConfig, FeedStatus};
-use crate::agent::memory::Memory;
-use crate::agent::proxy::{Proxy, ProxyConfig, ProxyError};
+use crate::agent::feed::{Feed, FeedStatus};
+use crate::agent::memory::{Recalled, Writer};
+use crate::agent::proxy::{Proxy, ProxyError};
 use crate::agent::resolver::{Inside, ResolverError};
-use crate::agent::status::{Applied, Board};
-use crate::agent::views::{Held, Views};
+use crate::agent::status::Board;
+use crate::agent::views::{Held, Show, Views};
 use crate::dns::server::{Server, Shared, Sockets};
 use crate::dns::zone::Zone;
 use crate::kernel::cgroup::{self, CgroupError};
@@ -30,11 +31,9 @@ use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::preflight::{self, PreflightError};
 use crate::kernel::{self, Kernel, KernelConfig, KernelError, KernelStatus, Reason};
 use crate::model::datapath::{Datapath, DatapathError, NetnsCookie, Pod, ProxyIdentity};
-use crate::model::name::Hostname;
-use crate::model::view::{MeshView, ViewId};
+use crate::model::view::ViewId;
 use crate::rt::{Awaited, Drain, DrainTrigger, Ready, TaskError, Tasks};
 use crate::wire::local;
-use crate::wire::node::{Introduction, Role};
 
 pub mod apply;
 mod config;
@@ -50,6 +49,8 @@ pub mod views;
 pub use crate::agent::config::{Config, Ports, ProxySetup};
 pub use crate::kernel::BpfLog;
 
+/// Of the resolver's answers before it knows any name.
+const NO_VIEW_TTL_SECS: u32 = 60;
 /// How often the datapath looks whether somebody removed the workloads' cgroup under it.
 const HEAL_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -111,7 +112,8 @@ struct Node {
     sockets: Sockets,
     proxy: Option<Proxy>,
     kernel: Held<Kernel>,
-    applier: Applier,
+    show: Show,
+    recalled: Option<Recalled>,
 }
 
 impl Node {
@@ -152,12 +154,20 @@ impl Node {
             vips_capacity: config.vips_capacity,
             bpf_log: config.bpf_log,
         })?;
-        let view = ViewId::of(&config.view);
-        let applier = Applier::adopt(view, &kernel).map_err(Error::Adopt)?;
+        let applier = Applier::adopt(&config.view, &kernel).map_err(Error::Adopt)?;
+        let adopted = applier.routes();
+        let resolver = Arc::new(Shared::new(Zone::resolver(NO_VIEW_TTL_SECS)));
+        let mut show = Show { applier, resolver, applied: Arc::default() };
+        let recalled = config.memory().recall(&config.view);
+        if let Some(Recalled { view, .. }) = &recalled
+            && let Err(trouble) = show.show(view, Origin::Memory, &mut kernel)
+        {
+            warn!(trouble, "the remembered view is not served");
+        }
         let by_cgroup = || ProxyIdentity::Cgroup(config.instance.proxy_cgroup(&config.cgroup2));
         let pod = Pod {
             netns,
-            view,
+            view: ViewId::of(&config.view),
             proxy: config.proxy.uid.map_or_else(by_cgroup, ProxyIdentity::Uid),
             outbound_port: config.ports.outbound,
             dns_port: config.ports.dns,
@@ -165,8 +175,8 @@ impl Node {
             addr6: shown.v6,
         };
         enrol(&mut kernel, &pod)?;
-        info!(instance = %config.instance, netns = netns.0, view = config.view, adopted = applier.routes(), "enrolled");
-        Ok(Self { config, inside, netns, desk, sockets, proxy, kernel: Held::new(kernel), applier })
+        info!(instance = %config.instance, netns = netns.0, view = config.view, adopted, "enrolled");
+        Ok(Self { config, inside, netns, desk, sockets, proxy, kernel: Held::new(kernel), show, recalled })
     }
 }
 
@@ -204,45 +214,26 @@ fn proxy_of(config: &Config) -> Result<Option<Proxy>, Error> {
         None => config.instance.proxy_cgroup(&config.cgroup2),
     };
     let uid = rustix::process::geteuid().is_root().then(|| config.proxy.uid.unwrap_or(proxy::DEFAULT_UID));
-    let settings = ProxyConfig {
-        node_id: format!("proxy-{}-{}", config.instance, std::process::id()),
-        view: config.view.clone(),
-        xds: config.control_plane,
-        access: config.access.clone(),
-        outbound_port: config.ports.outbound,
-        admin_port: config.proxy.admin_port,
-        concurrency: config.proxy.concurrency,
-        owner: config.instance.socket(&config.run_dir).parent().map(Path::to_owned).unwrap_or_default(),
-    };
     let confine =
         Box::new(move |command: &mut std::process::Command| kernel::process::confine(command, &cgroup, uid));
-    Ok(Some(Proxy::new(binary, settings, confine)?))
+    Ok(Some(Proxy::new(binary, config.proxy(), confine)?))
 }
 
 /// Starts every task and runs until the first ends or the drain is asked for.
 async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Result<(), Error> {
     let (trigger, ending) = Drain::pair();
     let mut tasks = Tasks::new(trigger.clone(), ending.clone());
-    let (feed, updates) = Feed::new(FeedConfig {
-        control_plane: node.config.control_plane,
-        access: node.config.access.clone(),
-        node: Introduction {
-            id: format!("agent-{}-{}", node.config.instance, std::process::id()),
-            role: Role::Agent,
-            view: node.config.view.clone(),
-            outbound_port: node.config.ports.outbound,
-        },
-    });
-    let board = Arc::new(board(&node, ready, &feed));
-    let Node { config, inside, netns, desk, sockets, proxy, kernel, applier } = node;
-    let resolver = board.resolver.clone();
+    let (feed, updates) = Feed::new(node.config.feed());
+    let (shown, last) = watch::channel(None);
+    let from = (node.config.control_plane.to_string(), feed.status());
+    let writer = Writer::new(node.config.memory(), node.recalled.as_ref(), from, last);
+    let board = Arc::new(board(&node, ready, &feed, &writer));
+    let Node { config, inside, netns, desk, sockets, proxy, kernel, show, recalled } = node;
     let listener = board.ready.wait_for(format!("a proxy that listens on port {}", config.ports.outbound));
     let resolv_conf = Some(config.resolv_conf.clone());
-    let server = Server { sockets, shared: resolver.clone(), resolv_conf };
-    let (datapath, board_of_views) = (kernel.clone(), board.clone());
-    let (memory, stands) = (memory_of(&config), feed.status());
-    let awaited = Some(awaited);
-    let views = Views { datapath, applier, resolver, board: board_of_views, awaited, memory, feed: stands };
+    let server = Server { sockets, shared: show.resolver.clone(), resolv_conf };
+    let awaited = Some(awaited).filter(|_| recalled.is_none() || !config.keep_view);
+    let views = Views { datapath: kernel.clone(), show, origin: Origin::Memory, awaited, shown };
     if let Some(events) = kernel.lock().as_mut().and_then(Kernel::take_events) {
         tasks.spawn("log of the BPF programs", events.run(ending.clone()));
     }
@@ -256,6 +247,7 @@ async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Resu
     tasks.spawn("resolver", resolver::run(server, inside, ending.clone()));
     tasks.spawn("feed", feed.run(ending.clone()));
     tasks.spawn("views", views.run(updates, ending.clone()));
+    tasks.spawn("memory", writer.run(ending.clone()));
     tasks.spawn("healer", heal(kernel.clone(), ending.clone()));
     tasks.spawn("agent's socket", desk.run(board, ending.clone()));
     tasks.spawn("withdrawal", withdraw(config, kernel, netns, drain, (trigger, ending)));
@@ -302,17 +294,15 @@ async fn heal(kernel: Held<Kernel>, drain: Drain) -> Result<(), Error> {
 /// The end of the datapath, unless it is to stay.
 fn stop(config: &Config, kernel: &Held<Kernel>) -> Result<(), Error> {
     let kernel = kernel.lock().take();
+    if !config.keep_view && !config.keep_datapath {
+        config.memory().forget();
+    }
     if config.keep_datapath {
         info!("leaving the datapath in the kernel: mesh names and VIPs fail until the next start");
         return Ok(());
     }
-    memory_of(config).forget();
     enrol::remove_folders(&config.instance.socket(&config.run_dir));
     remove_datapath(config, kernel)
-}
-
-fn memory_of(config: &Config) -> Memory {
-    Memory::new(&config.instance.socket(&config.run_dir))
 }
 
 /// Links, pins and cgroups of the instance.
@@ -331,15 +321,10 @@ fn remove_datapath(config: &Config, kernel: Option<Kernel>) -> Result<(), Error>
     Ok(())
 }
 
-fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
+fn board(node: &Node, ready: Ready, feed: &Feed, writer: &Writer) -> Board {
     let config = &node.config;
     let (instance, bpffs, feed) = (config.instance.clone(), config.bpffs.clone(), feed.status());
-    let nothing_known = || MeshView::empty(&config.view, Hostname::parse("mesh").expect("a valid name"));
-    let recalled = memory_of(config).recall(&config.view, &node.applier.vips(), SystemTime::now());
-    let applied = Applied::default();
-    if let Some(view) = &recalled {
-        applied.publish(view);
-    }
+    let standing = writer.standing();
     Board {
         instance: config.instance.clone(),
         started: Instant::now(),
@@ -353,7 +338,7 @@ fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
         proxy_cgroup: config.instance.proxy_cgroup(&config.cgroup2),
         view_name: config.view.clone(),
         listen: node.sockets.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
-        resolver: Arc::new(Shared::new(Zone::new(&recalled.unwrap_or_else(nothing_known)))),
+        resolver: node.show.resolver.clone(),
         // Read from the pins, so that a status never waits for a view that is being applied.
         datapath: Box::new(move || {
             Kernel::inspect(&instance, &bpffs).map(datapath_status).unwrap_or_default()
@@ -363,7 +348,8 @@ fn board(node: &Node, ready: Ready, feed: &Feed) -> Board {
             FeedStatus::Applied { version } | FeedStatus::Failed { version, .. } => version.clone(),
             FeedStatus::Disconnected { .. } | FeedStatus::Waiting => String::new(),
         }),
-        applied,
+        applied: node.show.applied.clone(),
+        source: Box::new(move || standing.source()),
         control_plane: config.beside.clone(),
     }
 }

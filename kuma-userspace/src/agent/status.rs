@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use imbl::OrdSet;
 
 use crate::agent::Config;
+use crate::agent::apply::Names;
 use crate::agent::proxy::Proxy;
 use crate::dns::counters::{Counts, TypeCounts};
 use crate::dns::server::Shared;
@@ -51,7 +53,9 @@ pub struct Board {
     pub proxy: Asked<Option<local::Proxy>>,
     /// The version of the control plane's resource that is applied.
     pub version: Asked<String>,
-    pub applied: Applied,
+    pub applied: Arc<Applied>,
+    /// Whom views come from, how that stands, and how old the view may be.
+    pub source: Asked<local::Source>,
     pub control_plane: Option<Beside>,
 }
 
@@ -63,19 +67,30 @@ pub struct Applied {
 }
 
 struct Served {
-    view: MeshView,
+    view: Arc<MeshView>,
+    held_back: OrdSet<Hostname>,
     since: Instant,
+}
+
+impl Served {
+    fn names(&self) -> usize {
+        self.view.names().len() - self.held_back.len()
+    }
 }
 
 impl Applied {
     /// These names resolve from now on.
-    pub fn publish(&self, view: &MeshView) {
-        self.view.store(Some(Arc::new(Served { view: view.clone(), since: Instant::now() })));
+    pub fn publish(&self, names: &Names<'_>) {
+        let (view, held_back) = (names.view.clone(), names.held_back.clone());
+        self.view.store(Some(Arc::new(Served { view, held_back, since: Instant::now() })));
     }
 
-    /// What the last view could not have; `None`: it has all.
-    pub fn note(&self, trouble: Option<String>) {
-        *self.lock() = trouble;
+    /// What the last view could not have; `None`: it has all. Returns whether that is news.
+    pub fn note(&self, trouble: Option<String>) -> bool {
+        let mut noted = self.lock();
+        let news = *noted != trouble;
+        *noted = trouble;
+        news
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
@@ -112,6 +127,7 @@ impl Board {
             views: self.applied.view.load().iter().map(|served| self.view(served)).collect(),
             proxy: (self.proxy)(),
             resolver: self.resolver(),
+            source: (self.source)(),
             control_plane: self.control_plane.as_ref().map(|beside| (beside.0)()),
         }
     }
@@ -119,8 +135,8 @@ impl Board {
     /// Every name that resolves, in alphabetical order.
     pub fn vips(&self) -> Vec<Vip> {
         let served = self.applied.view.load();
-        let Some(Served { view, .. }) = served.as_deref() else { return Vec::new() };
-        let resolves = |name: &&Hostname| view.names().contains_key(*name);
+        let Some(Served { view, held_back, .. }) = served.as_deref() else { return Vec::new() };
+        let resolves = |name: &&Hostname| !held_back.contains(*name);
         let of_part = |part: &'_ Arc<Part>| {
             let (ports, Addresses { v4, v6 }) = (ports(part), part.addresses());
             let vip = move |name: &Hostname| {
@@ -134,16 +150,17 @@ impl Board {
         vips
     }
 
-    fn view(&self, Served { view, since }: &Served) -> local::View {
+    fn view(&self, served: &Served) -> local::View {
+        let view = &served.view;
         local::View {
             name: view.name().into(),
             domain: view.header().domain.as_str().into(),
             ttl_secs: view.header().ttl_secs,
-            names: view.names().len() as u64,
+            names: served.names() as u64,
             routes: view.routes_len() as u64,
             ranges: view.header().ranges.iter().map(ToString::to_string).collect(),
             version: (self.version)(),
-            age_ms: millis(*since),
+            age_ms: millis(served.since),
             trouble: self.applied.lock().clone(),
         }
     }

@@ -1,5 +1,6 @@
 //! Takes views from the feed and makes kernel and resolver show them, one after the other.
-//! Keeps: the feed hears how it went; the datapath is locked only while a view is applied. Started by agent/mod.rs.
+//! Keeps: the feed hears how it went; the datapath is locked only while a view is applied; what the kernel refused is tried
+//! again. Started by agent/mod.rs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,20 +8,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::interval;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::agent::apply::{Applier, ApplyError};
-use crate::agent::feed::{FeedStatus, Update};
-use crate::agent::memory::Memory;
-use crate::agent::status::Board;
+use crate::agent::apply::{Applier, ApplyError, Names, Origin};
+use crate::agent::feed::Update;
+use crate::agent::status::Applied;
 use crate::dns::server::Shared;
-use crate::dns::zone::Zone;
 use crate::model::datapath::Datapath;
 use crate::model::view::MeshView;
 use crate::rt::{Awaited, Drain};
 
-/// How often the view is written down, or confirmed, for an agent that comes after a crash.
-const REMEMBER_INTERVAL: Duration = Duration::from_secs(2);
+/// How often what the kernel refused is tried again: it may have room by now.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The datapath as its users share it; empty once the agent is done with it.
 pub struct Held<D>(Arc<Mutex<Option<D>>>);
@@ -44,17 +43,65 @@ impl<D> Held<D> {
     }
 }
 
+/// Everything that shows a view: the kernel's routes, the resolver's names, the status.
+pub struct Show {
+    pub applier: Applier,
+    pub resolver: Arc<Shared>,
+    pub applied: Arc<Applied>,
+}
+
+impl Show {
+    /// Shows another view.
+    ///
+    /// # Errors
+    /// Nothing of it is shown. A view that is shown in part is no error: what is missing is in the status, and tried again.
+    pub fn show(
+        &mut self,
+        view: &Arc<MeshView>,
+        origin: Origin,
+        datapath: &mut dyn Datapath,
+    ) -> Result<(), String> {
+        let (resolver, applied) = (&self.resolver, &self.applied);
+        let outcome = self.applier.apply(view, origin, datapath, |names| {
+            tell(resolver, &names);
+            applied.publish(&names);
+        });
+        let trouble = outcome.as_ref().err().map(|error| in_words(error));
+        if self.applied.note(trouble.clone())
+            && let Some(trouble) = &trouble
+        {
+            warn!(view = view.name(), trouble, "the view is not applied as a whole");
+        }
+        match outcome {
+            Err(ApplyError::Ranges { .. }) => Err(trouble.unwrap_or_default()),
+            Ok(()) | Err(ApplyError::Partial { .. }) => Ok(()),
+        }
+    }
+}
+
+/// The resolver answers these names from now on.
+fn tell(resolver: &Shared, Names { view, changed, .. }: &Names<'_>) {
+    let (zone, ttl_secs) = (resolver.zone.load(), view.header().ttl_secs);
+    if changed.is_empty() && zone.ttl_secs() == ttl_secs {
+        return;
+    }
+    let mut next = zone.with(changed.iter().map(|(name, &addresses)| (name, addresses)));
+    if next.ttl_secs() != ttl_secs {
+        next = next.with_ttl(ttl_secs);
+    }
+    resolver.zone.store(Arc::new(next));
+}
+
 /// The task.
 pub struct Views<D> {
     pub datapath: Held<D>,
-    pub applier: Applier,
-    pub resolver: Arc<Shared>,
-    pub board: Arc<Board>,
+    pub show: Show,
+    /// Whose view is shown.
+    pub origin: Origin,
     /// Held until the first view is applied.
     pub awaited: Option<Awaited>,
-    pub memory: Memory,
-    /// Says whether the view that is applied is still the control plane's.
-    pub feed: watch::Receiver<FeedStatus>,
+    /// Hears of every view that is shown.
+    pub shown: watch::Sender<Option<Arc<MeshView>>>,
 }
 
 impl<D: Datapath + 'static> Views<D> {
@@ -63,62 +110,51 @@ impl<D: Datapath + 'static> Views<D> {
     /// # Errors
     /// A panic while a view is applied.
     pub async fn run(mut self, mut updates: mpsc::Receiver<Update>, drain: Drain) -> Result<(), JoinError> {
-        let (mut remember, mut unremembered) = (interval(REMEMBER_INTERVAL), None);
+        let mut retry = interval(RETRY_INTERVAL);
         loop {
             let update = tokio::select! {
                 update = updates.recv() => update,
-                _ = remember.tick() => {
-                    self.remember(unremembered.take()).await?;
+                _ = retry.tick(), if self.show.applier.in_trouble() => {
+                    let view = self.show.applier.shown().clone();
+                    // Why it is not whole is in the status.
+                    (self, _) = self.apply(view).await?;
                     continue;
                 }
-                () = drain.requested() => return self.remember(unremembered).await,
+                () = drain.requested() => return Ok(()),
             };
             let Some(Update { view, answer }) = update else { return Ok(()) };
-            unremembered = Some(view.clone());
-            let applied = spawn_blocking(move || {
-                let outcome = self.apply(&view);
-                (self, outcome)
-            });
             let outcome;
-            (self, outcome) = applied.await?;
+            let remembered = std::mem::replace(&mut self.origin, Origin::ControlPlane);
+            (self, outcome) = self.apply(view.clone()).await?;
+            if outcome.is_err() {
+                self.origin = remembered;
+            } else {
+                self.shown.send_replace(Some(view));
+                self.awaited = None;
+            }
             // The feed may have lost its connection meanwhile; then it is told the same view again.
             let _gone = answer.send(outcome);
         }
     }
 
-    /// Writes a new view down; an old one is confirmed while the control plane stands by it.
-    async fn remember(&self, view: Option<Arc<MeshView>>) -> Result<(), JoinError> {
-        let (memory, stands) =
-            (self.memory.clone(), matches!(*self.feed.borrow(), FeedStatus::Applied { .. }));
-        spawn_blocking(move || match view {
-            Some(view) => memory.remember(&view),
-            None if stands => memory.confirm(),
-            None => {}
+    /// On a thread that may block: a first view has hundreds of thousands of routes.
+    async fn apply(mut self, view: Arc<MeshView>) -> Result<(Self, Result<(), String>), JoinError> {
+        spawn_blocking(move || {
+            let (began, datapath) = (Instant::now(), self.datapath.clone());
+            let outcome = match datapath.lock().as_mut() {
+                Some(datapath) => self.show.show(&view, self.origin, datapath),
+                None => Err("the agent is ending".into()),
+            };
+            let (name, names, routes) = (view.name(), view.names().len(), view.routes_len());
+            let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            if self.awaited.is_some() && outcome.is_ok() {
+                info!(view = name, names, routes, millis, "the first view is applied");
+            } else {
+                debug!(view = name, names, routes, millis, applied = outcome.is_ok(), "a view came");
+            }
+            (self, outcome)
         })
         .await
-    }
-
-    fn apply(&mut self, view: &MeshView) -> Result<(), String> {
-        let began = Instant::now();
-        let mut datapath = self.datapath.lock();
-        let Some(datapath) = datapath.as_mut() else { return Err("the agent is ending".into()) };
-        let outcome = self.applier.apply(view, datapath, |names| {
-            self.resolver.zone.store(Arc::new(Zone::new(names)));
-            self.board.applied.publish(names);
-        });
-        let trouble = outcome.as_ref().err().map(|error| in_words(error));
-        let (millis, name) = (began.elapsed().as_millis(), view.name());
-        match &trouble {
-            Some(trouble) => warn!(view = name, trouble, "the view is not applied as a whole"),
-            None => {
-                info!(view = name, names = view.names().len(), routes = view.routes_len(), millis, "applied")
-            }
-        }
-        self.board.applied.note(trouble.clone());
-        if !matches!(outcome, Err(ApplyError::Ranges { .. })) {
-            self.awaited = None;
-        }
-        trouble.map_or(Ok(()), Err)
     }
 }
 

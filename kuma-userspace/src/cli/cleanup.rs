@@ -98,6 +98,7 @@ struct Places {
     socket: PathBuf,
     run: PathBuf,
     data: PathBuf,
+    view: PathBuf,
     /// None on a machine without cgroup v2: then there is none of ours.
     cgroup: Option<PathBuf>,
     proxy_cgroup: Option<PathBuf>,
@@ -110,6 +111,7 @@ impl Places {
             run: socket.parent().unwrap_or(&socket).to_owned(),
             socket,
             data: instance.data(&config.paths.data_dir),
+            view: instance.view(&config.paths.data_dir),
             cgroup: cgroup2.map(|root| instance.cgroup(root)),
             proxy_cgroup: cgroup2.map(|root| instance.proxy_cgroup(root)),
             instance: instance.clone(),
@@ -155,6 +157,7 @@ fn clean(places: &Places, config: &Config, done: &mut Vec<String>) -> Vec<Failur
     attempt(end_envoy(places));
     attempt(remove_cgroups(places));
     attempt(remove_folder(&places.run));
+    attempt(forget_view(places));
     if config.purge {
         attempt(remove_folder(&places.data));
     }
@@ -223,6 +226,24 @@ fn remove_folder(folder: &Path) -> anyhow::Result<Vec<String>> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(anyhow::Error::new(error).context(format!("cannot remove {}", folder.display()))),
+    }
+}
+
+/// What the agent wrote down for its next start; the folder too, when a control plane has nothing in it.
+fn forget_view(places: &Places) -> anyhow::Result<Vec<String>> {
+    match fs::remove_file(&places.view) {
+        Ok(()) => {
+            // Refused when anything else is in it, which is what the check is.
+            let _ = fs::remove_dir(&places.data);
+            remove_if_empty(places.data.parent());
+            Ok(vec![format!("removed the remembered view {}", places.view.display())])
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(error) => {
+            Err(anyhow::Error::new(error).context(format!("cannot remove {}", places.view.display())))
+        }
     }
 }
 

@@ -78,6 +78,11 @@ impl Zone {
         Self { names: self.names.with(&changes), ..self.clone() }
     }
 
+    /// How long its answers hold.
+    pub fn ttl_secs(&self) -> u32 {
+        self.ttl_secs
+    }
+
     /// This zone with another TTL.
     pub fn with_ttl(&self, ttl_secs: u32) -> Self {
         Self { ttl_secs, ..self.clone() }

@@ -64,6 +64,11 @@ impl Instance {
         data_dir.join(&self.0)
     }
 
+    /// The last view that the agent had, for its next start.
+    pub fn view(&self, data_dir: &Path) -> PathBuf {
+        self.data(data_dir).join("view")
+    }
+
     /// The cgroup that holds everything of this instance.
     pub fn cgroup(&self, cgroup2: &Path) -> PathBuf {
         cgroup2.join("kuma-dns").join(&self.0)

@@ -70,9 +70,26 @@ pub struct Status {
     pub views: Vec<View>,
     pub proxy: Option<Proxy>,
     pub resolver: Resolver,
+    #[serde(default)]
+    pub source: Source,
     /// Only when it runs in the same process (`kuma-dns up`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
+}
+
+/// Where views come from, and how far what is served can be trusted.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Source {
+    /// The control plane, as it was given.
+    pub control_plane: String,
+    /// Does it stand by the view that is served?
+    pub current: bool,
+    /// Why not, in words.
+    pub reason: Option<String>,
+    /// Since when nobody stands by the view, in seconds; 0 while the control plane does.
+    pub view_age_secs: u64,
+    /// The view was written down by an earlier agent; the control plane has not spoken yet.
+    pub remembered: bool,
 }
 
 /// The control plane beside the agent.

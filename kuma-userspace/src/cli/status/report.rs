@@ -11,7 +11,9 @@ use comfy_table::{CellAlignment, Table};
 
 use crate::cli::duration::human;
 use crate::cli::table::plain;
-use crate::wire::local::{ControlPlane, Datapath, Outbounds, Proxy, Resolver, Status, View, XdsClient};
+use crate::wire::local::{
+    ControlPlane, Datapath, Outbounds, Proxy, Resolver, Source, Status, View, XdsClient,
+};
 
 const BOLD: &str = "\x1b[1m";
 const GOOD: &str = "\x1b[1;32m";
@@ -24,7 +26,7 @@ pub(super) fn running(status: &Status) -> String {
     if let Some(plane) = &status.control_plane {
         section(&mut text, "Control plane", &control_plane(plane));
     }
-    section(&mut text, "Views", &views(&status.views));
+    section(&mut text, "Views", &views(&status.views, &status.source));
     section(&mut text, "Proxy", &proxy(status.proxy.as_ref()));
     section(&mut text, "Resolver", &resolver(&status.resolver));
     text.push_str(&datapath(&status.datapath));
@@ -102,9 +104,9 @@ fn outbounds(outbounds: &Outbounds) -> Vec<String> {
     [line].into_iter().chain(loss.iter().map(|loss| format!("  {loss}"))).collect()
 }
 
-fn views(views: &[View]) -> String {
+fn views(views: &[View], source: &Source) -> String {
     if views.is_empty() {
-        return "none yet: the control plane has sent nothing".into();
+        return format!("none yet: {}", standing(source));
     }
     let mut table = plain(&["NAME", "DOMAIN", "NAMES", "ROUTES", "TTL", "RANGES", "CHANGED"]);
     for view in views {
@@ -119,7 +121,23 @@ fn views(views: &[View]) -> String {
         ]);
     }
     numbers(&mut table, &[2, 3, 4]);
-    table.to_string()
+    let trouble =
+        views.iter().filter_map(|view| view.trouble.as_ref().map(|trouble| format!("\ntrouble: {trouble}")));
+    format!("{}\n{table}{}", standing(source), trouble.collect::<String>())
+}
+
+/// `kept up to date by https://cp.example:5678`, or since when they are not.
+fn standing(source: &Source) -> String {
+    let Source { control_plane, current, reason, view_age_secs, remembered } = source;
+    if *current {
+        return format!("kept up to date by the control plane {control_plane}");
+    }
+    let reason = reason.as_deref().unwrap_or("not connected");
+    let origin = if *remembered { ", written down by an earlier agent" } else { "" };
+    let age = human(Duration::from_secs(*view_age_secs));
+    let served =
+        if *view_age_secs > 0 { format!("; what is served is {age} old{origin}") } else { String::new() };
+    format!("{BAD}no control plane{OFF} {control_plane}: {reason}{served}")
 }
 
 fn proxy(proxy: Option<&Proxy>) -> String {

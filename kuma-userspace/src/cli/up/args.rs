@@ -131,6 +131,7 @@ impl Args {
         let agent = agent::Config {
             instance: paths.instance.clone(),
             run_dir: paths.run_dir.clone(),
+            data_dir: paths.data_dir.clone(),
             bpffs: paths.bpffs.clone(),
             cgroup2,
             netns: None,
@@ -148,6 +149,7 @@ impl Args {
             vips_capacity: datapath.vip_capacity,
             bpf_log: datapath.bpf_log,
             keep_datapath: datapath.keep_datapath,
+            keep_view: false,
             beside: None,
         };
         let store = StoreConfig::Embedded(data);
