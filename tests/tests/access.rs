@@ -3,8 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
+use harness::binaries;
+use harness::process::Process;
 use harness::xds::{Agent, Door, Envoy, anywhere, eventually, in_own_netns, mesh, service};
 use kuma_dns::cp::snapshot::Protocol;
 use kuma_dns::cp::tls::{Files, Identity, Listener};
@@ -35,7 +38,7 @@ impl Place {
         let (certificate, key) = pair(dir.path());
         let identity = Identity::open(Files { certificate, key, section: "dpServer" })?;
         let tls = identity.server_config(&[xds::PROTOCOL]);
-        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), Some(tls)).await?;
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).await?.with_tls(Some(tls));
         let server = Server::on(listener);
         let (addr, status) = (server.local_addr(), server.status());
         let services = [service(1, Protocol::Tcp, ENDPOINT), service(2, Protocol::Http, ENDPOINT)];
@@ -140,6 +143,65 @@ fn a_replaced_certificate_is_shown_to_the_next_client_and_a_broken_one_to_nobody
         eventually(10, "the second certificate stays when its files are broken", two).await?;
         drop((old, again));
         Ok(())
+    });
+}
+
+/// `kuma-dns control-plane` on one service, with its data in `dir`.
+fn control_plane(dir: &Path, args: &[&str]) -> anyhow::Result<Command> {
+    let mesh = dir.join("mesh.yaml");
+    std::fs::write(&mesh, "services:\n- {service: web, endpoints: [\"127.0.0.1:7001\"]}\n")?;
+    let mut command = Command::new(binaries::kuma_dns()?);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KUMA_")) {
+        command.env_remove(name);
+    }
+    command.arg("--data").arg(dir.join("data")).arg("control-plane").args(args).arg("-f").arg(mesh);
+    Ok(command)
+}
+
+async fn started(dir: &Path, args: &[&str]) -> anyhow::Result<Process> {
+    let mut process = Process::start(control_plane(dir, args)?, &dir.join("log"))?;
+    eventually(20, "ready", || std::future::ready(ready(&mut process))).await?;
+    Ok(process)
+}
+
+fn ready(process: &mut Process) -> anyhow::Result<()> {
+    ensure!(process.said().contains("ready"), "{}", process.said());
+    Ok(())
+}
+
+fn printed_ca(dir: &Path) -> anyhow::Result<String> {
+    let output = control_plane(dir, &["--print-ca"])?.output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn a_control_plane_without_a_certificate_makes_its_own_and_keeps_its_authority() {
+    in_own_netns(|| async {
+        let dir = TempDir::new()?;
+        let args = ["--dp-server-address", "0.0.0.0"];
+        let mut process = started(dir.path(), &args).await?;
+        let ca = printed_ca(dir.path())?;
+        let trust = Trust::parse(&ca)?;
+        let control_plane = SocketAddr::from((Ipv4Addr::LOCALHOST, 5678));
+        let door = || Door { control_plane, access: Access { trust: Some(trust.clone()), token: None } };
+        let agent = Agent::start_at(door(), "agent");
+        let envoy = Envoy::start_at(door(), "proxy", 15001, 9901, anywhere())?;
+        let served = |agent: &Agent| {
+            std::future::ready(match agent.routes() {
+                Some(2) => Ok(()),
+                other => Err(anyhow::anyhow!("{other:?} routes")),
+            })
+        };
+        eventually(20, "the agent's view", || served(&agent)).await?;
+        drop(agent);
+
+        ensure!(process.terminate()?.code() == Some(0), "{}", process.said());
+        let _again = started(dir.path(), &args).await?;
+        ensure!(printed_ca(dir.path())? == ca, "a restart changes whom agents trust");
+        let agent = Agent::start_at(door(), "agent");
+        eventually(20, "the agent's view after a restart", || served(&agent)).await?;
+        envoy.stop().await
     });
 }
 

@@ -2,7 +2,7 @@
 //! Keeps: configuration and files are checked before anything is started.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -14,8 +14,12 @@ use super::service::{self, End, LastWords, Service};
 use super::table;
 use crate::cp::configuration::{self, Configuration, Flag, Sources};
 use crate::cp::store::StoreConfig;
+use crate::cp::tls::Transport;
 use crate::cp::{self, ControlPlane, Serving};
 use crate::rt::Ready;
+
+/// Where the certificate of our own authority lies, in the folder of the instance.
+const CA_FILE: &str = "ca.pem";
 
 /// Printed below `kuma-dns control-plane --help`.
 const EXAMPLES: &str = "\
@@ -24,6 +28,7 @@ Examples:
   kuma-dns control-plane -c deploy/control-plane.yaml -f services/
   KUMA_DNS_SERVER_DOMAIN=svc.mesh kuma-dns control-plane --print-config
   dig @127.0.0.1 -p 5653 redis.mesh
+  kuma-dns control-plane -c control-plane.yaml --print-ca > ca.pem
 
 The configuration is one YAML file with Kuma's keys; `--print-config` shows all
 of them. Each key has a name in the environment (KUMA_DNS_SERVER_CIDR6,
@@ -50,11 +55,14 @@ pub(super) struct Args {
     #[arg(short, long = "config-file", value_name = "FILE")]
     config: Option<PathBuf>,
     /// A YAML file with services, or a folder of them; may be given several times. They are watched.
-    #[arg(short, long = "file", value_name = "FILE", required_unless_present = "print_config")]
+    #[arg(short, long = "file", value_name = "FILE", required_unless_present_any = ["print_config", "print_ca"])]
     files: Vec<PathBuf>,
     /// Print the configuration in force and end.
     #[arg(long)]
     print_config: bool,
+    /// Print the certificate that proxies and agents need to trust this control plane, and end.
+    #[arg(long, conflicts_with = "print_config")]
+    print_ca: bool,
     #[command(flatten)]
     flags: Flags,
 }
@@ -101,13 +109,17 @@ impl Flags {
 }
 
 pub(super) fn run(args: Args, paths: &Paths) -> Outcome {
-    let Args { config: file, files, print_config, flags } = args;
+    let Args { config: file, files, print_config, print_ca, flags } = args;
     let data = paths.instance.data(&paths.data_dir);
+    let ca_file = data.join(CA_FILE);
     let sources = Sources { file, environment: environment()?, flags: flags.given(), data };
     let configuration = configuration::load(&sources).or_exit(Code::BadInput)?;
     if print_config {
         table::print(&configuration.to_string());
         return Ok(ExitCode::SUCCESS);
+    }
+    if print_ca {
+        return show_ca(configuration, &ca_file);
     }
     let summary = cp::check(&files, Some(&configuration.settings)).or_exit(Code::BadInput)?;
     info!(
@@ -116,7 +128,32 @@ pub(super) fn run(args: Args, paths: &Paths) -> Outcome {
         meshes = summary.meshes.len(),
         "files read"
     );
-    service::block_on(serve(files, configuration))
+    service::block_on(serve(files, configuration, ca_file))
+}
+
+/// Prints the certificate of the authority that proxies and agents are to trust.
+fn show_ca(configuration: Configuration, ca_file: &Path) -> Outcome {
+    if let Transport::Tls(files) = &configuration.dp_server.transport {
+        let said = format!(
+            "the certificate is from {}, and not from an authority of ours: proxies and agents need the certificate of the \
+             authority that signed it",
+            files.certificate.display()
+        );
+        return Err(Failure::new(Code::BadInput, anyhow!(said)));
+    }
+    // A control plane that runs has its store for itself, and has written the certificate there.
+    let of_running = std::fs::read_to_string(ca_file).ok();
+    let pem = match of_running.filter(|_| matches!(configuration.store, StoreConfig::Embedded(_))) {
+        Some(pem) => pem,
+        None => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            let runtime = runtime.context("cannot start threads")?;
+            let authority = runtime.block_on(cp::authority(configuration.store));
+            authority.map_err(service::refused)?.pem().to_owned()
+        }
+    };
+    table::print(&pem);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Kuma's names in the environment.
@@ -130,7 +167,7 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
     ours.map(text).collect()
 }
 
-async fn serve(files: Vec<PathBuf>, configuration: Configuration) -> Result<End, Failure> {
+async fn serve(files: Vec<PathBuf>, configuration: Configuration, ca_file: PathBuf) -> Result<End, Failure> {
     for warning in configuration.warnings() {
         warn!("{warning}");
     }
@@ -140,7 +177,7 @@ async fn serve(files: Vec<PathBuf>, configuration: Configuration) -> Result<End,
         StoreConfig::Embedded(path) => path.display().to_string(),
         StoreConfig::Postgres(settings) => settings.to_string(),
     };
-    let (xds, serving) = (dp_server.addr, Serving { transport: dp_server.transport });
+    let (xds, serving) = (dp_server.addr, Serving { transport: dp_server.transport, ca_file: Some(ca_file) });
     let config = cp::Config { files, settings: Some(settings), store, xds, serving, outbounds: None };
     let mut service = Service::new().context("cannot start")?;
     let plane = ControlPlane::open(config, &Ready::default()).await.map_err(service::refused)?;

@@ -6,7 +6,7 @@
 //! - [`names`], [`plan`], [`allocator`], [`record`], [`clock`]: the rules, pure.
 //! - [`store`]: what must survive a restart.
 //! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
-//! - [`tls`]: connections that prove who we are.
+//! - [`secrets`], [`tls`]: what all replicas share and nobody else knows; connections that prove who we are.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
 //! - [`dns`]: the snapshot's names to whoever asks for them from outside of the mesh.
 //! - [`install`]: tells a cluster's DNS about us; apart from all of these.
@@ -23,6 +23,7 @@ pub mod plan;
 pub mod publish;
 pub mod record;
 pub mod resources;
+pub mod secrets;
 pub mod settings;
 pub mod snapshot;
 pub mod status;
@@ -36,10 +37,11 @@ pub mod yaml;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch as channel;
+use tracing::{info, warn};
 
 pub use self::status::Status;
 pub use self::violation::{Invalid, Violation};
@@ -47,12 +49,13 @@ pub use self::violation::{Invalid, Violation};
 use self::dns::DnsServer;
 use self::publish::{Publish, Publisher};
 use self::resources::files;
+use self::secrets::{SecretError, Secrets};
 use self::settings::Settings;
 use self::snapshot::{Outbounds, Snapshot};
 use self::status::StatusCell;
 use self::store::postgres::Replica;
 use self::store::{StoreConfig, StoreError};
-use self::tls::{Identity, Listener, Transport};
+use self::tls::{Authority, Identity, Listener, Transport};
 use self::watch::Watch;
 use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
 
@@ -77,6 +80,8 @@ pub struct Config {
 pub struct Serving {
     /// Of proxies and agents.
     pub transport: Transport,
+    /// Where the certificate of our own authority is put, if there is one.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What the files hold.
@@ -99,10 +104,8 @@ pub enum Error {
     Xds(#[from] xds::Error),
     #[error(transparent)]
     Dns(#[from] dns::Error),
-    #[error(
-        "xDS on {0} needs a certificate: give dpServer.tlsCertFile and dpServer.tlsKeyFile, or say `dpServer.tlsMode: never`"
-    )]
-    NoCertificate(SocketAddr),
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
     #[error("cannot serve with TLS")]
     Tls(#[from] tls::Error),
     #[error("opening the control plane panicked")]
@@ -140,6 +143,7 @@ pub struct ControlPlane {
     publish: Publish,
     watch: Watch,
     xds: xds::Server,
+    secrets: Secrets,
     /// Certificates that are followed.
     identity: Option<Identity>,
     dns: Option<DnsServer>,
@@ -164,20 +168,22 @@ impl ControlPlane {
             Ok((paths, seen, resources))
         })
         .await?;
-        let identity = match serving.transport {
-            Transport::Plain => None,
-            Transport::Tls(files) => Some(Identity::open(files)?),
-            Transport::Issued => return Err(Error::NoCertificate(xds)),
-        };
-        let tls = identity.as_ref().map(|identity| identity.server_config(&[xds::PROTOCOL]));
-        let listener = Listener::bind(xds, tls).await.map_err(xds::Error::from)?;
-        let xds = xds::Server::on(listener).with_ready(ready.clone());
+        let listener = Listener::bind(xds).await.map_err(xds::Error::from)?;
         let dns = DnsServer::bind(&resources.settings.dns_server)?;
         let status = StatusCell::default();
         status.update(|status| status.files.clone_from(&paths));
         let (sender, receiver) = channel::channel(Arc::new(resources));
         let reported = status.clone();
-        let store::Opened { records, replica, .. } = store.open().await?;
+        let store::Opened { records, documents, replica } = store.open().await?;
+        let addr = listener.local_addr();
+        let (secrets, identity) = blocking(move || {
+            let secrets = Secrets::open(documents)?;
+            let identity = identity(&serving, addr, &secrets)?;
+            Ok((secrets, identity))
+        })
+        .await?;
+        let tls = identity.as_ref().map(|identity| identity.server_config(&[xds::PROTOCOL]));
+        let xds = xds::Server::on(listener.with_tls(tls)).with_ready(ready.clone());
         let publish = blocking(move || {
             let publisher = Publisher::open(records, &receiver.borrow().settings)?;
             let publisher = publisher.with_outbounds(outbounds);
@@ -186,7 +192,7 @@ impl ControlPlane {
         .await?;
         drop(awaited);
         let watch = Watch { paths, fixed, seen, resources: sender, status: status.clone() };
-        Ok(Self { publish, watch, xds, identity, dns, status, replica })
+        Ok(Self { publish, watch, xds, secrets, identity, dns, status, replica })
     }
 
     /// What is decided and stored, now and from now on.
@@ -223,6 +229,7 @@ impl ControlPlane {
         }
         tasks.spawn("watch", self.watch.run(own.clone()));
         tasks.spawn("publish", self.publish.run(own.clone()));
+        tasks.spawn("secrets", self.secrets.run(own.clone()));
         if let Some(identity) = self.identity {
             tasks.spawn("certificate", identity.run(own.clone()));
         }
@@ -232,6 +239,39 @@ impl ControlPlane {
         tasks.spawn("xds", self.xds.run(snapshots, own));
         Ok(tasks.run().await?)
     }
+}
+
+/// The certificate of our own authority, which whoever wants to trust us needs. Made at first use; the store must not be in use
+/// by another process unless it is one that several share.
+///
+/// # Errors
+/// The store cannot be opened, read or written.
+pub async fn authority(store: StoreConfig) -> Result<Authority, Error> {
+    let store::Opened { documents, .. } = store.open().await?;
+    blocking(move || Ok(Authority::obtain(&Secrets::open(documents)?).map_err(tls::Error::from)?)).await
+}
+
+/// Who the server for proxies and agents on `addr` is; without TLS nobody in particular.
+fn identity(serving: &Serving, addr: SocketAddr, secrets: &Secrets) -> Result<Option<Identity>, tls::Error> {
+    let authority = match serving.transport {
+        Transport::Issued => Some(own_authority(secrets, serving.ca_file.as_deref())?),
+        _ => None,
+    };
+    Identity::of(&serving.transport, authority.as_ref(), addr)
+}
+
+fn own_authority(secrets: &Secrets, file: Option<&Path>) -> Result<Arc<Authority>, tls::Error> {
+    let authority = Arc::new(Authority::obtain(secrets)?);
+    let fingerprint = authority.fingerprint();
+    let written = file.map_or(Ok(()), |file| authority.publish(file));
+    let path = file.map(|file| file.display().to_string()).unwrap_or_default();
+    match written {
+        Ok(()) => info!(file = path, fingerprint, "proxies and agents need this certificate to trust us"),
+        Err(error) => {
+            warn!(file = path, fingerprint, %error, "the certificate that proxies and agents need cannot be written: --print-ca prints it")
+        }
+    }
+    Ok(authority)
 }
 
 /// Runs what reads and writes files on a thread that may block.

@@ -191,7 +191,7 @@ fn read(reader: &mut Reader<'_>, sections: &mut BTreeMap<String, Node>, data: &P
     };
     let certificate = servers::general(reader, sections.get("general"));
     let dp_server = servers::dp_server(reader, sections.get("dpServer"), certificate.as_ref());
-    let api_server = servers::api_server(reader, sections.get("apiServer"), certificate.as_ref());
+    let api_server = servers::api_server(reader, sections.get("apiServer"), &dp_server, certificate.as_ref());
     Configuration { settings, store, dp_server, api_server, certificate }
 }
 

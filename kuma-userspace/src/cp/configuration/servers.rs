@@ -42,7 +42,7 @@ pub(super) const TLS_MODES: [(&str, TlsMode); 3] =
 pub struct ApiServer {
     /// `None`: not served.
     pub http: Option<SocketAddr>,
-    /// Served only where there is a certificate.
+    /// Served where xDS is TLS too, or where there is a certificate.
     pub https: Option<(SocketAddr, Transport)>,
     /// Is whoever comes over loopback an administrator?
     pub localhost_is_admin: bool,
@@ -81,7 +81,12 @@ pub(super) fn dp_server(reader: &mut Reader<'_>, node: Option<&Node>, general: O
     DpServer { addr, tls_mode, transport }
 }
 
-pub(super) fn api_server(reader: &mut Reader<'_>, node: Option<&Node>, general: Option<&Files>) -> ApiServer {
+pub(super) fn api_server(
+    reader: &mut Reader<'_>,
+    node: Option<&Node>,
+    dp_server: &DpServer,
+    general: Option<&Files>,
+) -> ApiServer {
     let path = FieldPath::Document.field("apiServer");
     let empty = empty();
     let object = reader.object(node.unwrap_or(&empty), &path, &keys::names("apiServer"));
@@ -111,11 +116,11 @@ pub(super) fn api_server(reader: &mut Reader<'_>, node: Option<&Node>, general: 
     let localhost_is_admin = authn
         .and_then(|authn| reader.boolean(authn.get("localhostIsAdmin")?, &path.field("localhostIsAdmin")))
         .unwrap_or(true);
-    ApiServer {
-        http,
-        https: https.zip(own.or_else(|| general.cloned()).map(Transport::Tls)),
-        localhost_is_admin,
-    }
+    let transport = match own.or_else(|| general.cloned()) {
+        Some(files) => Some(Transport::Tls(files)),
+        None => (dp_server.transport != Transport::Plain).then_some(Transport::Issued),
+    };
+    ApiServer { http, https: https.zip(transport), localhost_is_admin }
 }
 
 fn empty() -> Node {

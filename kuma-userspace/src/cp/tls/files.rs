@@ -24,7 +24,7 @@ pub(super) struct Stamp([Option<(SystemTime, u64)>; 2]);
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum FilesError {
     #[error("{setting}: cannot read {}: does it exist, and may this user read it?", path.display())]
     Read { setting: Setting, path: PathBuf, source: std::io::Error },
     #[error("{setting}: {} is not readable as PEM: write it anew", path.display())]
@@ -62,24 +62,24 @@ impl fmt::Display for Setting {
 }
 
 impl Files {
-    pub(super) fn read(&self) -> Result<CertifiedKey, Error> {
+    pub(super) fn read(&self) -> Result<CertifiedKey, FilesError> {
         let chain = self.chain()?;
         let (setting, path) = (self.setting("tlsKeyFile"), || self.key.clone());
         let private = match PrivateKeyDer::from_pem_slice(&read(&self.key, setting)?) {
             Ok(private) => private,
-            Err(PemError::NoItemsFound) => return Err(Error::NoKey { setting, path: path() }),
+            Err(PemError::NoItemsFound) => return Err(FilesError::NoKey { setting, path: path() }),
             Err(source) => {
-                return Err(Error::Malformed { setting, path: path(), source: Box::new(source) });
+                return Err(FilesError::Malformed { setting, path: path(), source: Box::new(source) });
             }
         };
-        let signing = any_supported_type(&private).map_err(|source| Error::UnusableKey {
+        let signing = any_supported_type(&private).map_err(|source| FilesError::UnusableKey {
             setting,
             path: path(),
             source: Box::new(source),
         })?;
         let pair = CertifiedKey::new(chain, signing);
         let certificate = || self.certificate.clone();
-        pair.keys_match().map_err(|source| Error::Mismatch {
+        pair.keys_match().map_err(|source| FilesError::Mismatch {
             setting,
             key: path(),
             certificate: certificate(),
@@ -88,13 +88,13 @@ impl Files {
         Ok(pair)
     }
 
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, FilesError> {
         let (setting, path) = (self.setting("tlsCertFile"), || self.certificate.clone());
         let text = read(&self.certificate, setting)?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        let malformed = |source| Error::Malformed { setting, path: path(), source: Box::new(source) };
+        let malformed = |source| FilesError::Malformed { setting, path: path(), source: Box::new(source) };
         let chain = chain.map_err(malformed)?;
-        if chain.is_empty() { Err(Error::NoCertificate { setting, path: path() }) } else { Ok(chain) }
+        if chain.is_empty() { Err(FilesError::NoCertificate { setting, path: path() }) } else { Ok(chain) }
     }
 
     fn setting(&self, name: &'static str) -> Setting {
@@ -110,8 +110,8 @@ impl Files {
     }
 }
 
-fn read(path: &Path, setting: Setting) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Read { setting, path: path.to_owned(), source })
+fn read(path: &Path, setting: Setting) -> Result<Vec<u8>, FilesError> {
+    std::fs::read(path).map_err(|source| FilesError::Read { setting, path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -54,15 +54,21 @@ impl fmt::Debug for Listener {
 }
 
 impl Listener {
-    /// Takes the port: whoever connects from now on waits and is not refused. Plain, unless there is `tls`.
+    /// Takes the port: whoever connects from now on waits and is not refused.
     ///
     /// # Errors
     /// The address is taken, or is none of this machine.
-    pub async fn bind(addr: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Result<Self, BindError> {
+    pub async fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let failed = |source| BindError { addr, source };
         let tcp = TcpListener::bind(addr).await.map_err(failed)?;
         let addr = tcp.local_addr().map_err(failed)?;
-        Ok(Self { tcp, addr, tls: tls.map(TlsAcceptor::from), shaking: FuturesUnordered::new() })
+        Ok(Self { tcp, addr, tls: None, shaking: FuturesUnordered::new() })
+    }
+
+    /// From here on clients must speak TLS, when there is some.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self { tls: tls.map(TlsAcceptor::from), ..self }
     }
 
     /// Where it listens: the port that was taken when 0 was asked for.

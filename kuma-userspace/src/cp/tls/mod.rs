@@ -2,10 +2,13 @@
 //! Keeps: a certificate that was replaced is used from the next connection on, without a restart; what replaced it and cannot
 //! be used changes nothing. Called by cp for xDS and REST.
 
+mod authority;
 mod files;
 mod listener;
 
 use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +19,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
-pub use self::files::{Error, Files};
+use self::authority::Subject;
+pub use self::authority::{Authority, AuthorityError};
+pub use self::files::{Files, FilesError};
 pub use self::listener::{BindError, Connection, Listener};
 use crate::rt::Drain;
 
@@ -38,7 +43,31 @@ pub enum Transport {
 #[derive(Clone, Debug)]
 pub struct Identity {
     current: Arc<Current>,
-    files: Files,
+    origin: Origin,
+}
+
+/// Where it is from.
+#[derive(Clone, Debug)]
+enum Origin {
+    Files(Files),
+    /// For whoever reaches these addresses.
+    Issued(Arc<Authority>, Vec<SocketAddr>),
+}
+
+/// Equal stamps mean that the certificate would be the same.
+#[derive(PartialEq, Eq)]
+enum Stamp {
+    Files(files::Stamp),
+    Issued(Subject),
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
 }
 
 #[derive(Debug)]
@@ -56,8 +85,43 @@ impl Identity {
     /// # Errors
     /// One of them is missing or holds something else, or they do not belong together.
     pub fn open(files: Files) -> Result<Self, Error> {
-        let current = Arc::new(Current(ArcSwap::from_pointee(files.read()?)));
-        Ok(Self { current, files })
+        Self::from_origin(Origin::Files(files))
+    }
+
+    /// Has a certificate made for whoever reaches `addrs`.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn issued(authority: Arc<Authority>, addrs: Vec<SocketAddr>) -> Result<Self, Error> {
+        Self::from_origin(Origin::Issued(authority, addrs))
+    }
+
+    /// What a server on `addr` needs that is to be reached this way; plain ones need nobody.
+    ///
+    /// # Errors
+    /// Bad files, or a certificate that cannot be made.
+    ///
+    /// # Panics
+    /// Where certificates are issued and nobody issues them.
+    pub fn of(
+        transport: &Transport,
+        authority: Option<&Arc<Authority>>,
+        addr: SocketAddr,
+    ) -> Result<Option<Self>, Error> {
+        let identity = match transport {
+            Transport::Plain => return Ok(None),
+            Transport::Tls(files) => Self::open(files.clone()),
+            Transport::Issued => Self::issued(
+                authority.expect("who wants issued certificates has an authority").clone(),
+                vec![addr],
+            ),
+        };
+        identity.map(Some)
+    }
+
+    fn from_origin(origin: Origin) -> Result<Self, Error> {
+        let current = Arc::new(Current(ArcSwap::from_pointee(origin.make(&origin.stamp())?)));
+        Ok(Self { current, origin })
     }
 
     /// What a listener shows its clients, who may ask for one of `protocols` (ALPN).
@@ -70,26 +134,26 @@ impl Identity {
         Arc::new(config)
     }
 
-    /// Follows the files until the drain is asked for.
+    /// Follows the files, or this machine's addresses and the calendar, until the drain is asked for.
     ///
     /// # Errors
-    /// None: what cannot be read is said, and the certificate before it stays.
+    /// None: what cannot be used is said, and the certificate before it stays.
     pub async fn run(self, drain: Drain) -> Result<(), Infallible> {
-        let mut seen = self.files.stamp();
+        let mut seen = self.origin.stamp();
         let mut said = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RELOAD_INTERVAL) => {}
                 () = drain.requested() => return Ok(()),
             }
-            let stamp = self.files.stamp();
+            let stamp = self.origin.stamp();
             if stamp == seen && said.is_none() {
                 continue;
             }
-            match self.files.read() {
-                Ok(read) => {
-                    self.current.0.store(Arc::new(read));
-                    info!(certificate = %self.files.certificate.display(), "the certificate was replaced");
+            match self.origin.make(&stamp) {
+                Ok(made) => {
+                    self.current.0.store(Arc::new(made));
+                    info!(from = %self.origin, "the certificate was replaced");
                     said = None;
                 }
                 // Both files are seldom written at one moment: in between they do not belong together.
@@ -105,6 +169,32 @@ impl Identity {
                 }
             }
             seen = stamp;
+        }
+    }
+}
+
+impl Origin {
+    fn stamp(&self) -> Stamp {
+        match self {
+            Self::Files(files) => Stamp::Files(files.stamp()),
+            Self::Issued(_, addrs) => Stamp::Issued(Subject::now(addrs)),
+        }
+    }
+
+    fn make(&self, stamp: &Stamp) -> Result<CertifiedKey, Error> {
+        match (self, stamp) {
+            (Self::Issued(authority, _), Stamp::Issued(subject)) => Ok(authority.issue(subject)?),
+            (Self::Issued(authority, addrs), Stamp::Files(_)) => Ok(authority.issue(&Subject::now(addrs))?),
+            (Self::Files(files), _) => Ok(files.read()?),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files(files) => files.certificate.display().fmt(f),
+            Self::Issued(..) => f.write_str("our own authority"),
         }
     }
 }

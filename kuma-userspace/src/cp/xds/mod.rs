@@ -85,7 +85,7 @@ impl Server {
         if !addr.ip().is_loopback() {
             return Err(Error::NotLoopback(addr));
         }
-        Ok(Self::on(Listener::bind(addr, None).await?))
+        Ok(Self::on(Listener::bind(addr).await?))
     }
 
     /// Serves on a port that is taken already; its TLS offers [`PROTOCOL`].
