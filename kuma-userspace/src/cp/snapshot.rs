@@ -66,12 +66,12 @@ pub struct Entry {
     pub listeners: Box<[Listener]>,
 }
 
-/// Ports of a VIP that lead to one place. The boxes are in order.
+/// Ports of a VIP that lead to one place; ports and endpoints are in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {
     /// For a service its tag, for example `echo-server_echo-example_svc_1010`; no other VIP of the mesh has it.
     pub cluster: Arc<str>,
     pub ports: Box<[Port]>,
     pub protocol: Protocol,
-    pub endpoints: Box<[Endpoint]>,
+    pub endpoints: Arc<[Endpoint]>,
 }

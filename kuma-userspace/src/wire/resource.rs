@@ -1,13 +1,12 @@
-//! One xDS resource as it is sent. Keeps: encoded once and shared by every stream; the version is a hash of the
-//! content, so it is the same on every replica and after a restart. Called by cp::xds and agent::feed.
+//! The types of xDS resources and their versions. Keeps: the version is a hash of the content, so it is the same on every
+//! replica and after a restart. Called by cp::xds and agent::feed.
 
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-use bytes::Bytes;
 use envoy_types::pb::google::protobuf::Any;
-use prost::{Message, Name};
+use prost::Name;
 use sha2::{Digest, Sha256};
 
 /// Bytes of the hash that a version shows; 64 bits: versions are compared for one name only.
@@ -52,11 +51,14 @@ impl ResourceType {
     }
 }
 
-/// What is compared to know whether a client has a resource as it is now: 16 hexadecimal digits on the wire.
+/// The first 64 bits of a hash: what is compared to know whether a client has a resource as it is now: 16 hexadecimal digits on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Version(u64);
 
 impl Version {
+    /// Of a client that has something, nobody knows what. Content whose hash this is would be sent once too often.
+    pub const UNKNOWN: Self = Self(0);
+
     /// Of this content.
     pub fn of(body: &[u8]) -> Self {
         let digest = Sha256::digest(body);
@@ -84,25 +86,6 @@ impl FromStr for Version {
     }
 }
 
-/// A named, versioned, encoded resource.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Resource {
-    pub name: String,
-    pub version: String,
-    pub body: Bytes,
-    /// The endpoints that the resource is of no use without, if it is a cluster.
-    pub endpoints: Option<String>,
-}
-
-impl Resource {
-    /// Encodes `message` under `name`.
-    pub fn encode(name: impl Into<String>, message: &impl Message) -> Self {
-        let body = Bytes::from(message.encode_to_vec());
-        let version = Version::of(&body).to_string();
-        Self { name: name.into(), version, body, endpoints: None }
-    }
-}
-
 /// `message` as it stands inside another message.
 pub(super) fn any(message: &impl Name) -> Any {
     Any { type_url: type_url(message), value: message.encode_to_vec() }
@@ -117,6 +100,7 @@ mod tests {
     use envoy_types::pb::envoy::config::{
         cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
     };
+    use prost::Message;
 
     use super::*;
 
@@ -138,8 +122,10 @@ mod tests {
     fn a_version_is_the_hash_of_the_content_and_outlives_the_process() {
         let cluster = Cluster { name: "redis".into(), ..Cluster::default() };
         // A fixed value: a version that changes with the release would make every Envoy reload everything.
-        assert_eq!(Resource::encode("redis", &cluster).version, "8b7f57c0922303a0");
-        let other = Cluster { alt_stat_name: "other".into(), ..cluster.clone() };
-        assert_ne!(Resource::encode("redis", &cluster).version, Resource::encode("redis", &other).version);
+        let version = Version::of(&cluster.encode_to_vec());
+        assert_eq!(version.to_string(), "8b7f57c0922303a0");
+        assert_eq!("8b7f57c0922303a0".parse(), Ok(version));
+        let other = Cluster { alt_stat_name: "other".into(), ..cluster };
+        assert_ne!(Version::of(&other.encode_to_vec()), version);
     }
 }

@@ -3,14 +3,12 @@
 //! encoding. Called by cp::xds, agent::feed and the agent's memory.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use prost::{Message, Oneof};
 
 use crate::model::name::{Hostname, NameError};
-use crate::model::view::{Addresses, Changes, Header, MeshView, Part, PartError, Port, Route, ViewError};
-use crate::wire::resource::Resource;
+use crate::model::view::{Addresses, Header, Part, PartError, Port, Route};
 
 /// `kuma_dns.v1.MeshView`
 #[derive(Clone, PartialEq, Message)]
@@ -69,25 +67,6 @@ struct WireRoutes {
     ports: Vec<u32>,
 }
 
-/// A whole view, as it stands in a file.
-#[derive(Clone, PartialEq, Message)]
-struct WireWhole {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, optional, tag = "2")]
-    header: Option<WireHeader>,
-    #[prost(message, repeated, tag = "3")]
-    parts: Vec<WireNamed>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct WireNamed {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(message, optional, tag = "2")]
-    part: Option<WirePart>,
-}
-
 /// Why bytes are no view.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -109,8 +88,6 @@ pub enum DecodeError {
     Port(u32),
     #[error("the part contradicts itself")]
     Part(#[from] PartError),
-    #[error("the view contradicts itself")]
-    View(#[from] ViewError),
 }
 
 /// A resource of a view, as it is named.
@@ -152,14 +129,14 @@ pub fn blamed<'a>(refusal: &str, names: impl Iterator<Item = &'a str>) -> Option
         .max_by_key(|name| name.len())
 }
 
-/// The header as a resource; its name is the view's.
-pub fn encode_header(view: &str, header: &Header) -> Resource {
-    Resource::encode(view, &WireView { piece: Some(Piece::Header(header.into())) })
+/// The body of the header's resource.
+pub fn encode_header(header: &Header) -> Vec<u8> {
+    WireView { piece: Some(Piece::Header(header.into())) }.encode_to_vec()
 }
 
-/// A part as a resource.
-pub fn encode_part(view: &str, key: &str, part: &Part) -> Resource {
-    Resource::encode(part_name(view, key), &WireView { piece: Some(Piece::Part(part.into())) })
+/// The body of a part's resource.
+pub fn encode_part(part: &Part) -> Vec<u8> {
+    WireView { piece: Some(Piece::Part(part.into())) }.encode_to_vec()
 }
 
 /// What a resource of a view holds.
@@ -179,31 +156,6 @@ pub fn decode(named: Named<'_>, body: &[u8]) -> Result<Decoded, DecodeError> {
         (Named::Part(_), Piece::Part(part)) => Ok(Decoded::Part(part.try_into()?)),
         _ => Err(DecodeError::Misnamed),
     }
-}
-
-/// A whole view for a file.
-pub fn encode_whole(view: &MeshView) -> Vec<u8> {
-    let named = |(key, part): (&Arc<str>, &Arc<Part>)| WireNamed {
-        key: key.as_ref().into(),
-        part: Some((&**part).into()),
-    };
-    let (name, header) = (view.name().into(), Some((&**view.header()).into()));
-    WireWhole { name, header, parts: view.parts().iter().map(named).collect() }.encode_to_vec()
-}
-
-/// The view that a file holds.
-///
-/// # Errors
-/// Bytes of another type, or of a view that breaks the model's rules.
-pub fn decode_whole(body: &[u8]) -> Result<MeshView, DecodeError> {
-    let whole = WireWhole::decode(body)?;
-    let header = whole.header.ok_or(DecodeError::Nothing)?.try_into()?;
-    let mut changes = Changes::default();
-    for WireNamed { key, part } in whole.parts {
-        let part = part.ok_or(DecodeError::Nothing)?.try_into()?;
-        changes.parts.insert(key.into(), Some(Arc::new(part)));
-    }
-    Ok(MeshView::new(&whole.name, header).with(changes)?)
 }
 
 impl From<&Header> for WireHeader {
@@ -292,6 +244,7 @@ fn port(wire: u32) -> Result<Port, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::view::{Changes, MeshView};
 
     fn view() -> MeshView {
         let ranges = vec!["240.0.0.0/4".parse().unwrap(), "fd00:fd00::/64".parse().unwrap()];
@@ -312,21 +265,16 @@ mod tests {
     }
 
     #[test]
-    fn a_view_survives_the_wire_and_the_file() {
+    fn a_view_survives_the_wire() {
         let view = view();
-        let mut resources = vec![encode_header(view.name(), view.header())];
-        resources.extend(view.parts().iter().map(|(key, part)| encode_part(view.name(), key, part)));
-        let names: Vec<&str> = resources.iter().map(|resource| &*resource.name).collect();
-        assert_eq!(names, ["default", "default/host:a/b", "default/redis"]);
-        for Resource { name, body, .. } in &resources {
-            let named = Named::read("default", name).unwrap();
-            match (named, decode(named, body).unwrap()) {
-                (Named::Header, Decoded::Header(header)) => assert_eq!(header, **view.header()),
-                (Named::Part(key), Decoded::Part(part)) => assert_eq!(part, *view.parts()[key]),
-                other => panic!("{other:?}"),
-            }
+        let header = decode(Named::Header, &encode_header(view.header())).unwrap();
+        assert_eq!(header, Decoded::Header((**view.header()).clone()));
+        for (key, part) in view.parts() {
+            let name = part_name("default", key);
+            let named = Named::read("default", &name).unwrap();
+            assert_eq!(named, Named::Part(key));
+            assert_eq!(decode(named, &encode_part(part)).unwrap(), Decoded::Part((**part).clone()));
         }
-        assert_eq!(decode_whole(&encode_whole(&view)).unwrap(), view);
     }
 
     #[test]

@@ -135,33 +135,32 @@ mod tests {
 
     use super::*;
     use crate::model::view::{Addresses, Header, Part, Port, Route};
-    use crate::wire::resource::Resource;
 
     fn name(text: &str) -> Hostname {
         Hostname::parse(text).unwrap()
     }
 
-    fn header(range: &str) -> Resource {
-        let ranges = vec![range.parse().unwrap()];
-        view::encode_header("default", &Header { domain: name("mesh"), ttl_secs: 60, ranges })
+    fn sent(name: &str, body: Vec<u8>) -> Sent {
+        let version = Version::of(&body).to_string();
+        let resource = Some(Any { type_url: String::new(), value: body });
+        Sent { name: name.into(), version, resource, ..Sent::default() }
     }
 
-    fn part(key: &str, hostname: &str, last: u8) -> Resource {
+    fn header(range: &str) -> Sent {
+        let ranges = vec![range.parse().unwrap()];
+        sent("default", view::encode_header(&Header { domain: name("mesh"), ttl_secs: 60, ranges }))
+    }
+
+    fn part(key: &str, hostname: &str, last: u8) -> Sent {
         let addresses = Addresses { v4: Some([240, 0, 0, last].into()), v6: None };
         let route = Route { vip: [240, 0, 0, last].into(), port: Port::new(80) };
         let part = Part::new(vec![name(hostname)], addresses, vec![route]).unwrap();
-        view::encode_part("default", key, &part)
+        sent(&view::part_name("default", key), view::encode_part(&part))
     }
 
-    fn message(resources: &[Resource], removed: &[&str]) -> DeltaDiscoveryResponse {
-        let sent = |resource: &Resource| Sent {
-            name: resource.name.clone(),
-            version: resource.version.clone(),
-            resource: Some(Any { type_url: String::new(), value: resource.body.to_vec() }),
-            ..Sent::default()
-        };
+    fn message(resources: &[Sent], removed: &[&str]) -> DeltaDiscoveryResponse {
         DeltaDiscoveryResponse {
-            resources: resources.iter().map(sent).collect(),
+            resources: resources.to_vec(),
             removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
             ..DeltaDiscoveryResponse::default()
         }
@@ -214,12 +213,12 @@ mod tests {
     fn what_cannot_be_taken_is_refused_whole_after_the_name_of_the_resource() {
         let held = held();
         let good = || part("good", "good.mesh", 4);
-        let broken = Resource { body: b"\xff"[..].into(), ..part("c", "c.mesh", 5) };
+        let broken = sent("default/c", b"\xff".to_vec());
         for (resources, want) in [
             (vec![good(), part("c", "b.mesh", 5)], "resource default/c: name b.mesh"),
             (vec![good(), broken], "resource default/c: the bytes are no"),
             (vec![good(), header("241.0.0.0/8")], "resource default/"),
-            (vec![good(), Resource { name: "other/c".into(), ..good() }], "resource other/c: "),
+            (vec![good(), Sent { name: "other/c".into(), ..good() }], "resource other/c: "),
         ] {
             let refusal = held.read(message(&resources, &[])).unwrap_err();
             assert!(refusal.starts_with(want), "{refusal}");

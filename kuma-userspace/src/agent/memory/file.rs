@@ -11,7 +11,6 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::model::view::{Changes, MeshView, ViewError};
-use crate::wire::resource::Resource;
 use crate::wire::view::{self, DecodeError, Decoded, Named};
 
 /// The first octets: what it is, and in which form.
@@ -58,9 +57,9 @@ pub(super) fn write(path: &Path, view: &MeshView) -> Result<(), FileError> {
 fn put(file: File, view: &MeshView) -> io::Result<File> {
     let mut out = Hashed { inner: BufWriter::new(file), hash: Sha256::new() };
     out.write_all(MAGIC)?;
-    put_resource(&mut out, &view::encode_header(view.name(), view.header()))?;
+    put_resource(&mut out, view.name(), &view::encode_header(view.header()))?;
     for (key, part) in view.parts() {
-        put_resource(&mut out, &view::encode_part(view.name(), key, part))?;
+        put_resource(&mut out, &view::part_name(view.name(), key), &view::encode_part(part))?;
     }
     out.write_all(&END.to_le_bytes())?;
     let Hashed { mut inner, hash } = out;
@@ -68,8 +67,8 @@ fn put(file: File, view: &MeshView) -> io::Result<File> {
     inner.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
-fn put_resource(out: &mut impl Write, resource: &Resource) -> io::Result<()> {
-    for field in [resource.name.as_bytes(), &resource.body] {
+fn put_resource(out: &mut impl Write, name: &str, body: &[u8]) -> io::Result<()> {
+    for field in [name.as_bytes(), body] {
         let bytes = u32::try_from(field.len()).ok().filter(|&bytes| bytes <= FIELD_BYTES_MAX);
         out.write_all(&bytes.ok_or(io::ErrorKind::FileTooLarge)?.to_le_bytes())?;
         out.write_all(field)?;

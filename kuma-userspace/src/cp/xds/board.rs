@@ -84,9 +84,9 @@ impl Board {
         let id = ClientId(inner.last_id);
         let client = Client {
             id,
-            node: introduction.id.clone(),
+            node: introduction.id.as_str().into(),
             role: introduction.role,
-            software,
+            software: software.map(Into::into),
             connected: Instant::now(),
             progress: Progress::default(),
         };

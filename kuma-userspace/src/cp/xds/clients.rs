@@ -2,11 +2,12 @@
 //! files of cp::xds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::per_type::PerType;
 use crate::wire::node::Role;
-use crate::wire::resource::ResourceType;
+use crate::wire::resource::{ResourceType, Version};
 
 /// A stream of this server; never given twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -15,9 +16,10 @@ pub(super) struct ClientId(pub(super) u64);
 /// A resource that a client did not take.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Refusal {
-    pub(super) version: String,
+    /// Unknown: it is about everything that the client was sent.
+    pub(super) version: Version,
     /// The client's own words.
-    pub(super) reason: String,
+    pub(super) reason: Arc<str>,
 }
 
 /// What a client holds, in terms of the generations of [`super::order`].
@@ -26,17 +28,17 @@ pub(super) struct Progress {
     /// Everything up to this generation is acknowledged; 0: nothing yet.
     pub(super) acked: PerType<u64>,
     /// By type and name; only refusals of the version that is published now.
-    pub(super) refused: BTreeMap<(ResourceType, String), Refusal>,
+    pub(super) refused: Arc<BTreeMap<(ResourceType, String), Refusal>>,
 }
 
-/// A client at one moment.
+/// A client at one moment; cheap to copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Client {
     pub(super) id: ClientId,
-    pub(super) node: String,
+    pub(super) node: Arc<str>,
     pub(super) role: Role,
     /// The program and its version, if it says so.
-    pub(super) software: Option<String>,
+    pub(super) software: Option<Arc<str>>,
     pub(super) connected: Instant,
     pub(super) progress: Progress,
 }

@@ -7,12 +7,14 @@
 
 mod board;
 mod clients;
-mod flat;
+mod content;
 mod nack;
+mod name;
 mod order;
 mod per_type;
 mod published;
 mod publisher;
+mod refused;
 mod resources;
 mod service;
 mod session;

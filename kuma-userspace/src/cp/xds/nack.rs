@@ -28,12 +28,15 @@ pub(super) fn read<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone)
     let partial = PARTIAL.iter().any(|start| text.contains(start));
     let mut all = names.clone();
     if let (Some(only), None) = (all.next(), all.next()) {
-        let refused = BTreeMap::from([(only.to_owned(), shortened(text))]);
+        let at = mention(text, only).filter(|_| partial).unwrap_or(0);
+        let refused = BTreeMap::from([(only.to_owned(), shortened(&text[at..]))]);
         return Verdict { refused, others_taken: partial, whole: None };
     }
     let mut mentions: Vec<(usize, &str)> =
         names.filter_map(|name| Some((mention(text, name)?, name))).collect();
-    mentions.sort_unstable();
+    // At one place the longest name is meant, the others are its beginning.
+    mentions.sort_unstable_by_key(|&(at, name)| (at, std::cmp::Reverse(name.len())));
+    mentions.dedup_by_key(|(at, _)| *at);
     let mut refused = BTreeMap::new();
     for (nth, &(at, name)) in mentions.iter().enumerate() {
         let end = mentions.get(nth + 1).map_or(text.len(), |&(next, _)| next);
@@ -63,16 +66,27 @@ fn shortened(said: &str) -> String {
     format!("… {}", &said[said.ceil_char_boundary(said.len() - MAX_REASON_BYTES)..])
 }
 
-/// Where `name` is in the text as a whole word: `outbound:240.0.0.1:80` is not in `outbound:240.0.0.1:8080`.
+/// Where `name` is in the text as a whole word: `outbound:240.0.0.1:80` is not in `outbound:240.0.0.1:8080`, nor is `redis`
+/// in `redis.cache` or `service:redis`.
 fn mention(text: &str, name: &str) -> Option<usize> {
-    let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if name.is_empty() {
         return None;
     }
     let whole = |&(at, _): &(usize, &str)| {
-        !text[..at].ends_with(in_name) && !text[at + name.len()..].starts_with(in_name)
+        let (before, after) = (text[..at].chars().rev(), text[at + name.len()..].chars());
+        !goes_on(before) && !goes_on(after)
     };
     text.match_indices(name).find(whole).map(|(at, _)| at)
+}
+
+/// Does a name go on with these characters? Punctuation is part of a name only between other characters of it.
+fn goes_on(mut next: impl Iterator<Item = char>) -> bool {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match next.next() {
+        Some(c) if in_name(c) => true,
+        Some('.' | ':' | '/') => next.next().is_some_and(|c| in_name(c) || c == '['),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +109,24 @@ mod tests {
             let names: Vec<&str> = verdict.refused.keys().map(String::as_str).collect();
             assert_eq!((names, verdict.others_taken), (refused, others_taken), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_a_part_of_another_name_is_not_blamed_for_it() {
+        let blamed = |text: &str, names: &[&str]| -> Vec<String> {
+            read(text, names.iter().copied()).refused.into_keys().collect()
+        };
+        let list = |names: &str| format!("Error adding/updating cluster(s) {names}");
+        let names = ["redis", "redis.cache", "redis-cache", "service:redis", "cache", "other"];
+        for name in names {
+            assert_eq!(blamed(&list(&format!("{name}: reason")), &names), [name]);
+            assert_eq!(blamed(&format!("validation: name: \"{name}\" type: EDS"), &names), [name]);
+        }
+        assert_eq!(blamed(&list("redis: a, redis.cache: b"), &names), ["redis", "redis.cache"]);
+        // The longer one is not among what was sent.
+        assert!(blamed(&list("redis.cache: reason"), &["redis", "cache"]).is_empty());
+        // A name may contain what names of others do not.
+        assert_eq!(blamed(&list("a: b: reason"), &["a", "a: b"]), ["a: b"]);
     }
 
     #[test]

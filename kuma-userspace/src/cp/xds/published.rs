@@ -1,18 +1,15 @@
-//! The resources of one view as they are published now. Keeps: each is encoded once, when its action comes in, and
-//! shared by all streams. Called by cp::xds (writing) and its streams (reading).
+//! The resources of one view as they are published now. Keeps: the version of each is found once, when its action comes in.
+//! Called by cp::xds (writing) and its streams (reading).
 
-use std::sync::Arc;
-
-use imbl::ordmap::DiffItem;
 use ipnetwork::IpNetwork;
 
+use super::content::{Content, Resource};
+use super::name::Name;
 use super::order::{Action, Step};
 use super::per_type::PerType;
 use super::resources::Resources;
-use crate::model::view::{Header, MeshView};
-use crate::wire;
-use crate::wire::envoy;
-use crate::wire::resource::{Resource, ResourceType};
+use crate::model::view::Changes;
+use crate::wire::resource::ResourceType;
 
 /// The resources of one type.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +27,6 @@ pub(super) struct Published {
     pub(super) sets: PerType<Set>,
     /// Where the entrances of proxies lead to clusters.
     pub(super) ranges: Vec<IpNetwork>,
-    /// What the mesh views among `sets` were made from.
-    view: Option<Arc<MeshView>>,
     /// May a client be told to drop what an earlier control plane gave it?
     pub(super) strangers_may_go: bool,
 }
@@ -56,51 +51,49 @@ impl Published {
     fn act(&mut self, action: &Action) {
         match action {
             Action::SetCluster { name, service, hosts } => {
-                self.set(ResourceType::Cluster, envoy::cluster(name, service, hosts));
+                let (service, hosts) = (service.clone(), hosts.clone().map(Box::new));
+                self.set(ResourceType::Cluster, name.clone(), Content::Cluster { service, hosts });
             }
             Action::DropCluster { name } => self.drop(ResourceType::Cluster, name),
             Action::SetEndpoints { service, endpoints } => {
-                self.set(ResourceType::Endpoints, envoy::endpoints(service, endpoints));
+                let content = Content::Endpoints(endpoints.clone());
+                self.set(ResourceType::Endpoints, service.into(), content);
             }
-            Action::DropEndpoints { service } => self.drop(ResourceType::Endpoints, service),
+            Action::DropEndpoints { service } => {
+                self.drop(ResourceType::Endpoints, &service.into());
+            }
             Action::SetListener { route, service, codec } => {
-                self.set(ResourceType::Listener, envoy::outbound(*route, service, *codec));
+                let content = Content::Listener { service: service.clone(), codec: *codec };
+                self.set(ResourceType::Listener, Name::Vip(*route), content);
             }
-            Action::DropListener { route } => {
-                self.drop(ResourceType::Listener, &envoy::outbound_name(*route))
-            }
+            Action::DropListener { route } => self.drop(ResourceType::Listener, &Name::Vip(*route)),
             Action::SetEntrance { ranges } => self.ranges.clone_from(ranges),
-            Action::PublishView(mesh_view) => self.set_view(mesh_view),
+            Action::PublishView(changes) => self.set_view(changes),
             Action::ReleaseStrangers => self.strangers_may_go = true,
             Action::Overdue { .. } | Action::Refuse { .. } => {}
         }
     }
 
-    fn set_view(&mut self, view: &Arc<MeshView>) {
+    fn set_view(&mut self, Changes { header, parts }: &Changes) {
         self.sets[ResourceType::MeshView].decided = true;
-        let name = view.name();
-        let nothing = Arc::new(MeshView::new(name, Header::clone(view.header())));
-        let before = self.view.replace(view.clone());
-        if before.as_ref().is_none_or(|before| before.header() != view.header()) {
-            self.set(ResourceType::MeshView, wire::view::encode_header(name, view.header()));
+        if let Some(header) = header {
+            self.set(ResourceType::MeshView, Name::of(""), Content::Header(header.clone()));
         }
-        for item in before.unwrap_or(nothing).parts().diff(view.parts()) {
-            match item {
-                DiffItem::Add(key, part) | DiffItem::Update { new: (key, part), .. } => {
-                    self.set(ResourceType::MeshView, wire::view::encode_part(name, key, part));
-                }
-                DiffItem::Remove(key, _) => {
-                    self.drop(ResourceType::MeshView, &wire::view::part_name(name, key));
-                }
+        for (key, part) in parts {
+            let name = key.into();
+            match part {
+                Some(part) => self.set(ResourceType::MeshView, name, Content::Part(part.clone())),
+                None => self.drop(ResourceType::MeshView, &name),
             }
         }
     }
 
-    fn set(&mut self, kind: ResourceType, resource: Resource) {
-        self.sets[kind].resources.insert(resource);
+    fn set(&mut self, kind: ResourceType, name: Name, content: Content) {
+        let resource = Resource::new(&name, content);
+        self.sets[kind].resources.insert(name, resource);
     }
 
-    fn drop(&mut self, kind: ResourceType, name: &str) {
+    fn drop(&mut self, kind: ResourceType, name: &Name) {
         self.sets[kind].resources.remove(name);
     }
 }

@@ -75,10 +75,16 @@ impl Publisher {
             });
         }
         for desk in self.desks.values_mut() {
-            let mesh = snapshot.meshes.get(&desk.name);
-            if mesh != desk.wanted.as_ref() {
+            let mesh = snapshot.meshes.get(&*desk.name);
+            // The same map is found without a look into it; another is compared by the order, which needs the difference.
+            let is_same = |(old, new): (&MeshSnapshot, &MeshSnapshot)| {
+                Arc::ptr_eq(&old.header, &new.header) && old.vips.ptr_eq(&new.vips)
+            };
+            let unchanged =
+                desk.wanted.as_ref().zip(mesh).map_or(desk.wanted.is_none() && mesh.is_none(), is_same);
+            if !unchanged {
                 desk.wanted = mesh.cloned();
-                desk.step(&self.board, Event::Wanted(mesh.map(|mesh| Arc::new(mesh.into()))));
+                desk.step(&self.board, Event::Wanted(mesh.cloned()));
             }
         }
         self.note_unknown();
@@ -179,9 +185,8 @@ impl Desk {
                 Action::Refuse { reason } => {
                     warn!(view, reason, "the mesh cannot be published, agents keep what they have")
                 }
-                Action::PublishView(mesh_view) => {
-                    let (routes, names) = (mesh_view.routes_len(), mesh_view.names().len());
-                    debug!(view, routes, names, "publishing to agents");
+                Action::PublishView(changes) => {
+                    debug!(view, parts = changes.parts.len(), "publishing to agents");
                 }
                 _ => {}
             }

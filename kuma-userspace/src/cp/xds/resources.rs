@@ -1,96 +1,97 @@
 //! The resources of one type by name, as a value: cheap to copy, and cheap to compare with an earlier copy of itself.
-//! Keeps: a change costs the copy of one part of [`PARTS`], and finding it again looks into that part alone. Called by
-//! published (writing) and subscription (reading).
+//! Called by published (writing) and subscription (reading).
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
-use crate::wire::resource::Resource;
+use super::content::Resource;
+use super::name::Name;
 
-/// Of 100,000 resources, each has about 400.
-const PARTS: usize = 256;
-
-type Part = BTreeMap<String, Arc<Resource>>;
-
-#[derive(Clone, Debug)]
-pub(super) struct Resources(Arc<Vec<Arc<Part>>>);
-
-impl Default for Resources {
-    fn default() -> Self {
-        Self(Arc::new(vec![Arc::default(); PARTS]))
-    }
+#[derive(Clone, Debug, Default)]
+pub(super) struct Resources {
+    by_name: OrdMap<Name, Resource>,
+    /// Of all versions, whatever the way to them: by exclusive or.
+    digest: u64,
 }
 
 impl Resources {
-    pub(super) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.0[part_of(name)].get(name)
+    pub(super) fn get(&self, name: &Name) -> Option<&Resource> {
+        self.by_name.get(name)
     }
 
-    pub(super) fn insert(&mut self, resource: Resource) {
-        self.part_mut(part_of(&resource.name)).insert(resource.name.clone(), Arc::new(resource));
+    /// The name as it is shared by everybody who has it.
+    pub(super) fn entry(&self, name: &Name) -> Option<(&Name, &Resource)> {
+        self.by_name.get_key_value(name)
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
-        self.part_mut(part_of(name)).remove(name);
+    pub(super) fn insert(&mut self, name: Name, resource: Resource) {
+        self.digest ^= resource.version.get();
+        if let Some(before) = self.by_name.insert(name, resource) {
+            self.digest ^= before.version.get();
+        }
     }
 
-    /// Every name.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flat_map(|part| part.keys()).map(String::as_str)
+    pub(super) fn remove(&mut self, name: &Name) {
+        if let Some(before) = self.by_name.remove(name) {
+            self.digest ^= before.version.get();
+        }
     }
 
-    /// The names that are in one of the two and not, or as another resource, in the other.
-    pub(super) fn differing<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a str> {
-        let parts = self.0.iter().zip(earlier.0.iter()).filter(|(now, before)| !Arc::ptr_eq(now, before));
-        parts.flat_map(|(now, before)| {
-            let is_same = |(name, resource): &(&String, &Arc<Resource>)| {
-                before.get(*name).is_some_and(|earlier| Arc::ptr_eq(earlier, resource))
-            };
-            let new = now.iter().filter(move |entry| !is_same(entry)).map(|(name, _)| name.as_str());
-            let gone = before.keys().filter(|name| !now.contains_key(*name)).map(String::as_str);
-            new.chain(gone)
+    /// All of them, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Name, &Resource)> {
+        self.by_name.iter()
+    }
+
+    /// The version of all of them together: the same for the same resources, on every replica.
+    pub(super) fn version(&self) -> String {
+        format!("{:016x}", self.digest)
+    }
+
+    /// The names that are in one of the two and not, or as another resource, in the other. Costs what differs.
+    pub(super) fn differing<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a Name> {
+        earlier.by_name.diff(&self.by_name).map(|item| match item {
+            DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _) => {
+                name
+            }
         })
     }
-
-    fn part_mut(&mut self, part: usize) -> &mut Part {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.0)[part])
-    }
-}
-
-fn part_of(name: &str) -> usize {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish() as usize % PARTS
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cp::xds::content::Content;
 
-    fn resource(name: &str, version: &str) -> Resource {
-        let (name, version, body) = (name.into(), version.into(), bytes::Bytes::new());
-        Resource { name, version, body, endpoints: None }
+    fn resource(name: &str, version: &str) -> (Name, Resource) {
+        let name = Name::of(name);
+        let content = Content::Bytes(format!("{name} {version}").into_bytes().into());
+        (name.clone(), Resource::new(&name, content))
     }
 
     #[test]
     fn two_copies_differ_in_what_was_done_to_one_of_them() {
+        let insert = |set: &mut Resources, name: &str, version: &str| {
+            let (name, resource) = resource(name, version);
+            set.insert(name, resource);
+        };
         let mut first = Resources::default();
         for n in 0..2_000 {
-            first.insert(resource(&n.to_string(), "1"));
+            insert(&mut first, &n.to_string(), "1");
         }
         let mut second = first.clone();
         assert_eq!(second.differing(&first).count(), 0);
-        second.insert(resource("7", "2"));
-        second.insert(resource("new", "1"));
-        second.remove("1999");
+        insert(&mut second, "7", "2");
+        insert(&mut second, "new", "1");
+        second.remove(&Name::of("1999"));
         for (now, before) in [(&second, &first), (&first, &second)] {
-            let mut differing: Vec<&str> = now.differing(before).collect();
-            differing.sort_unstable();
+            let differing: Vec<String> = now.differing(before).map(ToString::to_string).collect();
             assert_eq!(differing, ["1999", "7", "new"]);
         }
-        assert_eq!((first.names().count(), second.names().count()), (2_000, 2_000));
-        assert_eq!(first.get("7").map(|one| &*one.version), Some("1"));
-        assert_eq!(second.get("7").map(|one| &*one.version), Some("2"));
+        assert_ne!(second.version(), first.version());
+        insert(&mut second, "7", "1");
+        insert(&mut second, "1999", "1");
+        second.remove(&Name::of("new"));
+        assert_eq!(second.version(), first.version(), "whatever the way");
+        assert_eq!((first.iter().count(), second.iter().count()), (2_000, 2_000));
     }
 }

@@ -1,24 +1,26 @@
 //! One client's stream as a state machine: requests in, answers out. Pure. Keeps: a cluster's endpoints follow every
 //! change of the cluster; a type that we do not serve is answered too, so that nothing waits for it. Called by stream.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Sent,
 };
 use envoy_types::pb::google::protobuf::Any;
-
 use ipnetwork::IpNetwork;
 
 use super::clients::{Progress, Refusal};
+use super::content::{Content, Resource};
+use super::name::Name;
 use super::per_type::PerType;
 use super::published::Published;
 use super::subscription::{Answer, Scope, Source, Subscription};
 use crate::model::view::Port;
 use crate::wire::envoy;
 use crate::wire::node::{Introduction, Role};
-use crate::wire::resource::{Resource, ResourceType};
+use crate::wire::resource::ResourceType;
 
 /// Answers about types that we do not serve, waiting to be sent.
 const MAX_FOREIGN: usize = 16;
@@ -47,7 +49,7 @@ pub(super) struct Session {
     view: String,
     /// The port of a proxy's entrances, the listeners that depend on the client.
     outbound_port: Option<Port>,
-    entrances: Vec<Arc<Resource>>,
+    entrances: Vec<(Name, Resource)>,
     /// What the entrances were made for.
     ranges: Vec<IpNetwork>,
     foreign: VecDeque<DeltaDiscoveryResponse>,
@@ -72,7 +74,11 @@ impl Session {
     ///
     /// # Errors
     /// A client that floods us with types that we do not serve.
-    pub(super) fn take(&mut self, mut request: DeltaDiscoveryRequest) -> Result<Vec<News>, TooManyForeign> {
+    pub(super) fn take(
+        &mut self,
+        mut request: DeltaDiscoveryRequest,
+        now: Instant,
+    ) -> Result<Vec<News>, TooManyForeign> {
         let Some(kind) = ResourceType::of_url(&request.type_url) else {
             self.take_foreign(request)?;
             return Ok(Vec::new());
@@ -87,33 +93,49 @@ impl Session {
                 Ok(Vec::new())
             }
             Some(subscription) => {
-                let news = subscription.take(request).into_iter();
+                let news = subscription.take(request, now);
+                let written = |name| subscription.scope().write(&name);
+                let news = news.into_iter().map(|(name, refusal)| (written(name), refusal));
                 Ok(news.map(|(name, refusal)| News { kind, name, refusal }).collect())
             }
         }
     }
 
     /// The next answer, if there is something to tell.
-    pub(super) fn next(&mut self, published: &Published) -> Option<DeltaDiscoveryResponse> {
+    pub(super) fn next(&mut self, published: &Published, now: Instant) -> Option<DeltaDiscoveryResponse> {
         if let Some(foreign) = self.foreign.pop_front() {
             return Some(foreign);
         }
-        ResourceType::ALL.into_iter().find_map(|kind| self.next_of(kind, published))
+        ResourceType::ALL.into_iter().find_map(|kind| self.next_of(kind, published, now))
+    }
+
+    /// When there is something to tell though nothing has changed.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        let subscriptions =
+            ResourceType::ALL.into_iter().filter_map(|kind| self.subscriptions[kind].as_ref());
+        subscriptions.filter_map(Subscription::wake).min()
     }
 
     /// What the client has acknowledged and refused.
     pub(super) fn progress(&self) -> Progress {
-        let mut progress = Progress::default();
+        let (mut progress, mut refused) = (Progress::default(), BTreeMap::new());
         for kind in ResourceType::ALL {
             let Some(subscription) = &self.subscriptions[kind] else { continue };
             progress.acked[kind] = subscription.acked();
-            let refused = subscription.refused().iter();
-            progress.refused.extend(refused.map(|(name, refusal)| ((kind, name.clone()), refusal.clone())));
+            refused.extend(subscription.refused().map(|(name, refusal)| ((kind, name), refusal.clone())));
+        }
+        if !refused.is_empty() {
+            progress.refused = Arc::new(refused);
         }
         progress
     }
 
-    fn next_of(&mut self, kind: ResourceType, published: &Published) -> Option<DeltaDiscoveryResponse> {
+    fn next_of(
+        &mut self,
+        kind: ResourceType,
+        published: &Published,
+        now: Instant,
+    ) -> Option<DeltaDiscoveryResponse> {
         if kind == ResourceType::Listener {
             self.set_entrances(published);
         }
@@ -121,24 +143,32 @@ impl Session {
         // Agents must not route longer by what they have than proxies can follow.
         let strangers_may_go = published.strangers_may_go || kind == ResourceType::MeshView;
         let source = Source { set: &published.sets[kind], own, strangers_may_go };
-        let nonces = &mut self.nonces;
         let subscription = self.subscriptions[kind].as_mut()?;
-        let (nonce, answer) = subscription.next(&source, || next_nonce(nonces))?;
+        let answer = subscription.next(&source, self.nonces + 1, now)?;
+        self.nonces += 1;
+        let mut response = response(kind, self.nonces, subscription.scope(), &answer);
+        response.system_version_info = published.sets[kind].resources.version();
         if kind == ResourceType::Cluster {
             // Envoy does not ask again for endpoints that it follows already, and a changed cluster waits for them
             // 15 seconds (envoyproxy/envoy issues 13009 and 47302).
             if let Some(endpoints) = &mut self.subscriptions[ResourceType::Endpoints] {
-                endpoints.forget(answer.changed.iter().filter_map(|cluster| cluster.endpoints.as_ref()));
+                let services = answer.changed.iter().filter_map(|(_, cluster)| cluster.content.endpoints());
+                endpoints.forget(services.map(Name::from));
             }
         }
-        Some(response(kind, nonce, answer))
+        Some(response)
     }
 
     fn set_entrances(&mut self, published: &Published) {
         let Some(port) = self.outbound_port else { return };
         if self.entrances.is_empty() || self.ranges != published.ranges {
             self.ranges.clone_from(&published.ranges);
-            self.entrances = envoy::entrances(port, &self.ranges).map(Arc::new).into();
+            let entrance = |(name, body): (String, Vec<u8>)| {
+                let name = Name::of(&name);
+                let resource = Resource::new(&name, Content::Bytes(body.into()));
+                (name, resource)
+            };
+            self.entrances = envoy::entrances(port, &self.ranges).map(entrance).into();
         }
     }
 
@@ -152,7 +182,8 @@ impl Session {
         if self.foreign.len() == MAX_FOREIGN {
             return Err(TooManyForeign { type_url });
         }
-        let nonce = next_nonce(&mut self.nonces);
+        self.nonces += 1;
+        let nonce = self.nonces.to_string();
         let absent =
             DeltaDiscoveryResponse { type_url, removed_resources: names, nonce, ..Default::default() };
         self.foreign.push_back(absent);
@@ -160,23 +191,18 @@ impl Session {
     }
 }
 
-fn next_nonce(nonces: &mut u64) -> String {
-    *nonces += 1;
-    nonces.to_string()
-}
-
-fn response(kind: ResourceType, nonce: String, answer: Answer) -> DeltaDiscoveryResponse {
-    let sent = |resource: &Arc<Resource>| Sent {
-        name: resource.name.clone(),
-        version: resource.version.clone(),
-        resource: Some(Any { type_url: kind.url().into(), value: resource.body.to_vec() }),
+fn response(kind: ResourceType, nonce: u64, scope: &Scope, answer: &Answer) -> DeltaDiscoveryResponse {
+    let sent = |(name, resource): &(Name, Resource)| Sent {
+        name: scope.write(name),
+        version: resource.version.to_string(),
+        resource: Some(Any { type_url: kind.url().into(), value: resource.content.encode(name) }),
         ..Sent::default()
     };
     DeltaDiscoveryResponse {
         type_url: kind.url().into(),
-        nonce,
+        nonce: nonce.to_string(),
         resources: answer.changed.iter().map(sent).collect(),
-        removed_resources: answer.removed,
+        removed_resources: answer.removed.iter().map(|name| scope.write(name)).collect(),
         ..DeltaDiscoveryResponse::default()
     }
 }

@@ -91,13 +91,13 @@ fn client_status(client: &Client, glance: &Glance, now: Instant) -> ClientStatus
     let refused = client.progress.refused.iter().map(|((kind, name), refusal)| RefusedStatus {
         kind: kind.word(),
         name: name.clone(),
-        version: refusal.version.clone(),
-        reason: refusal.reason.clone(),
+        version: refusal.version.to_string(),
+        reason: refusal.reason.to_string(),
     });
     ClientStatus {
-        node: client.node.clone(),
+        node: client.node.to_string(),
         role: client.role,
-        software: client.software.clone(),
+        software: client.software.as_deref().map(str::to_owned),
         connected_secs: now.saturating_duration_since(client.connected).as_secs(),
         pending: pending.map(|kind| kind.word()).collect(),
         refused: refused.collect(),

@@ -2,7 +2,7 @@
 //! read costs nothing, and finds the newest state when it reads again. Called by cp::xds for each stream.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use futures_util::stream::{Stream, unfold};
@@ -100,14 +100,16 @@ impl Open {
     async fn next_response(&mut self) -> Result<DeltaDiscoveryResponse, End> {
         loop {
             let published = self.seat.published.borrow_and_update().clone();
-            let response = self.session.next(&published);
+            let response = self.session.next(&published, Instant::now());
             self.report();
             if let Some(response) = response {
                 let (changed, removed) = (response.resources.len(), response.removed_resources.len());
                 debug!(node = %self.introduction.id, kind = %response.type_url, changed, removed, "sending");
                 return Ok(response);
             }
+            let wake = self.session.wake();
             tokio::select! {
+                () = sleep_until(wake) => {}
                 request = self.requests.message() => match request {
                     Ok(Some(request)) => self.take(request)?,
                     Ok(None) | Err(_) => return Err(End::Quiet),
@@ -121,11 +123,13 @@ impl Open {
     }
 
     fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), End> {
-        let news =
-            self.session.take(request).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let news = self
+            .session
+            .take(request, Instant::now())
+            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         for News { kind, name, refusal } in news {
-            let (node, kind, reason) = (&self.introduction.id, kind.word(), &refusal.reason);
-            warn!(%node, kind, name, version = refusal.version, reason, "a client refused a resource");
+            let (node, kind, reason) = (&self.introduction.id, kind.word(), &*refusal.reason);
+            warn!(%node, kind, name, version = %refusal.version, reason, "a client refused a resource");
         }
         Ok(())
     }
@@ -136,6 +140,14 @@ impl Open {
             self.reported = progress.clone();
             self.seat.report(progress);
         }
+    }
+}
+
+/// Forever, when there is nothing to wake up for.
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,6 @@
 //! Called by cp::xds.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,12 +11,12 @@ use envoy_types::pb::envoy::config::cluster::v3::{
 };
 use envoy_types::pb::envoy::config::core::v3::Address;
 use envoy_types::pb::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+    self as endpoint, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
+use prost::Message;
 
 use super::{address, ads, duration, flag, named_address, number};
-use crate::model::resource;
-use crate::wire::resource::Resource;
+use crate::model::resource::Endpoint;
 
 /// How long a connection to an endpoint may take (Kuma's default).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +38,7 @@ pub fn cluster_name(service: &str) -> Cow<'_, str> {
 /// and port; its figures are the service's. Without `hosts` its endpoints are asked for under the service's name; with
 /// hosts it looks them up itself, and again every five seconds (Envoy's default). A name that does not resolve holds
 /// nothing else back.
-pub fn cluster(name: &str, service: &str, hosts: &BTreeSet<resource::Endpoint>) -> Resource {
+pub fn cluster(name: &str, service: &str, hosts: &[Endpoint]) -> Vec<u8> {
     let other_name = if name == service { String::new() } else { service.into() };
     let thresholds = Thresholds {
         max_connections: number(MAX_CONCURRENT),
@@ -65,7 +64,7 @@ pub fn cluster(name: &str, service: &str, hosts: &BTreeSet<resource::Endpoint>) 
         }),
         ..Cluster::default()
     };
-    Resource { endpoints: (!named).then(|| service.into()), ..Resource::encode(name, &cluster) }
+    cluster.encode_to_vec()
 }
 
 /// IPv4 first: a machine without IPv6 would choose addresses that it cannot reach.
@@ -78,13 +77,13 @@ fn lookup_family(named: bool) -> i32 {
 }
 
 /// The endpoints of a service's cluster; none at all is a valid answer.
-pub fn endpoints(service: &str, addresses: &BTreeSet<SocketAddr>) -> Resource {
-    Resource::encode(service, &assignment(service, addresses.iter().copied().map(address)))
+pub fn endpoints(service: &str, addresses: impl Iterator<Item = SocketAddr>) -> Vec<u8> {
+    assignment(service, addresses.map(address)).encode_to_vec()
 }
 
 fn assignment(service: &str, addresses: impl Iterator<Item = Address>) -> ClusterLoadAssignment {
     let endpoint = |address| {
-        let endpoint = Endpoint { address: Some(address), ..Endpoint::default() };
+        let endpoint = endpoint::Endpoint { address: Some(address), ..endpoint::Endpoint::default() };
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() }
     };
     let locality = LocalityLbEndpoints {
@@ -98,31 +97,26 @@ fn assignment(service: &str, addresses: impl Iterator<Item = Address>) -> Cluste
     }
 }
 
-fn host_address(endpoint: &resource::Endpoint) -> Address {
+fn host_address(endpoint: &Endpoint) -> Address {
     match endpoint {
-        resource::Endpoint::Address(socket) => address(*socket),
-        resource::Endpoint::Host(host, port) => named_address(host.as_str(), port.get()),
+        Endpoint::Address(socket) => address(*socket),
+        Endpoint::Host(host, port) => named_address(host.as_str(), port.get()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
     use crate::model::name::Hostname;
     use crate::model::view::Port;
 
     #[test]
     fn only_a_service_with_a_host_name_looks_its_endpoints_up_itself() {
-        let by_address = Cluster::decode(cluster("redis", "redis", &BTreeSet::new()).body).unwrap();
+        let by_address = Cluster::decode(&*cluster("redis", "redis", &[])).unwrap();
         assert!(by_address.eds_cluster_config.is_some() && by_address.load_assignment.is_none());
         let host = Hostname::parse("httpbin.org").unwrap();
-        let hosts = [
-            resource::Endpoint::Host(host, Port::new(80)),
-            resource::Endpoint::Address("192.0.2.1:80".parse().unwrap()),
-        ];
-        let by_name = Cluster::decode(cluster("httpbin", "httpbin", &hosts.into()).body).unwrap();
+        let hosts = [Endpoint::Host(host, Port::new(80)), Endpoint::Address("192.0.2.1:80".parse().unwrap())];
+        let by_name = Cluster::decode(&*cluster("httpbin", "httpbin", &hosts)).unwrap();
         assert!(by_name.eds_cluster_config.is_none());
         assert_eq!(by_name.load_assignment.unwrap().endpoints[0].lb_endpoints.len(), 2);
         assert_eq!(by_name.wait_for_warm_on_init, flag(false), "one bad name holds nothing else back");
@@ -141,9 +135,7 @@ mod tests {
 
     #[test]
     fn a_vips_cluster_has_the_endpoints_and_the_figures_of_its_service() {
-        let resource = cluster("outbound:240.0.0.1:80", "redis", &BTreeSet::new());
-        assert_eq!(resource.endpoints.as_deref(), Some("redis"));
-        let cluster = Cluster::decode(resource.body).unwrap();
+        let cluster = Cluster::decode(&*cluster("outbound:240.0.0.1:80", "redis", &[])).unwrap();
         let endpoints = cluster.eds_cluster_config.unwrap().service_name;
         assert_eq!((&*cluster.name, &*cluster.alt_stat_name), ("outbound:240.0.0.1:80", "redis"));
         assert_eq!(endpoints, "redis");

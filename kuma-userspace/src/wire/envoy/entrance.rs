@@ -17,10 +17,10 @@ use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::{
 use envoy_types::pb::envoy::extensions::filters::network::set_filter_state::v3::Config as SetFilterState;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 use ipnetwork::IpNetwork;
+use prost::Message;
 
 use super::{IDLE_TIMEOUT, address, ads, duration, flag, network_filter, number};
 use crate::model::view::Port;
-use crate::wire::resource::Resource;
 
 /// A connection that is faster than its cluster waits so long for it; then it is closed.
 const CLUSTER_LIMIT: Duration = Duration::from_secs(2);
@@ -42,13 +42,13 @@ pub fn entrance_name(vip: IpAddr) -> String {
     format!("outbound:original-destination:{}", if vip.is_ipv4() { "ipv4" } else { "ipv6" })
 }
 
-/// Both entrances. What has no listener and lies in none of `ranges` matches no filter chain: Envoy closes it and counts it
+/// The names and bodies of both entrances. What has no listener and lies in none of `ranges` matches no filter chain: Envoy closes it and counts it
 /// in `listener.<address>.no_filter_chain_match`.
-pub fn entrances(port: Port, ranges: &[IpNetwork]) -> [Resource; 2] {
+pub fn entrances(port: Port, ranges: &[IpNetwork]) -> [(String, Vec<u8>); 2] {
     [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].map(|ip| entrance(ip, port, ranges))
 }
 
-fn entrance(ip: IpAddr, port: Port, ranges: &[IpNetwork]) -> Resource {
+fn entrance(ip: IpAddr, port: Port, ranges: &[IpNetwork]) -> (String, Vec<u8>) {
     let name = entrance_name(ip);
     // A chain for each range: when one comes or goes, connections of the others live on.
     let of_family = ranges.iter().filter(|range| range.is_ipv4() == ip.is_ipv4());
@@ -63,7 +63,7 @@ fn entrance(ip: IpAddr, port: Port, ranges: &[IpNetwork]) -> Resource {
         traffic_direction: TrafficDirection::Outbound.into(),
         ..Listener::default()
     };
-    Resource::encode(name, &listener)
+    (name, listener.encode_to_vec())
 }
 
 fn chain(range: IpNetwork, filters: Vec<Filter>) -> FilterChain {
@@ -123,16 +123,14 @@ fn bound_to_loopback() -> SocketOption {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
 
     #[test]
     fn an_entrance_has_a_socket_on_loopback_and_leads_only_to_the_vip_ranges_of_its_family() {
         let ranges = ["240.0.0.0/4".parse().unwrap(), "fd00:fd00::/64".parse().unwrap()];
         let [v4, v6] = entrances(Port::new(15001), &ranges);
-        for (resource, range) in [(v4, "240.0.0.0/4"), (v6, "fd00:fd00::/64")] {
-            let listener = Listener::decode(resource.body).unwrap();
+        for ((_, body), range) in [(v4, "240.0.0.0/4"), (v6, "fd00:fd00::/64")] {
+            let listener = Listener::decode(&*body).unwrap();
             assert_eq!(listener.bind_to_port, None);
             assert_eq!(listener.socket_options, [bound_to_loopback()]);
             let chains: Vec<_> =

@@ -16,10 +16,11 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 use envoy_types::pb::google::protobuf;
+use prost::Message;
 
 use super::{Codec, IDLE_TIMEOUT, address, cluster_name, duration, flag, network_filter, number};
 use crate::model::view::Route;
-use crate::wire::resource::{Resource, any};
+use crate::wire::resource::any;
 
 /// How long one HTTP stream may be silent (Kuma's default); streams of events and long polls live on.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -33,21 +34,20 @@ pub fn outbound_name(route: Route) -> String {
 }
 
 /// The listener of a VIP and port: its connections go to the cluster of `service`.
-pub fn outbound(route: Route, service: &str, codec: Codec) -> Resource {
+pub fn outbound(route: Route, service: &str, codec: Codec) -> Vec<u8> {
     let filter = match codec {
         Codec::Tcp => network_filter("envoy.filters.network.tcp_proxy", &tcp(service)),
         Codec::Http => network_filter("envoy.filters.network.http_connection_manager", &http(service)),
     };
-    let name = outbound_name(route);
     let listener = Listener {
-        name: name.clone(),
+        name: outbound_name(route),
         address: Some(address(SocketAddr::new(route.vip, route.port.get()))),
         bind_to_port: flag(false),
         filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
         traffic_direction: TrafficDirection::Outbound.into(),
         ..Listener::default()
     };
-    Resource::encode(name, &listener)
+    listener.encode_to_vec()
 }
 
 fn tcp(service: &str) -> TcpProxy {
@@ -134,8 +134,6 @@ fn routes(service: &str) -> RouteConfiguration {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
     use crate::model::view::Port;
 
@@ -146,7 +144,8 @@ mod tests {
         {
             let route = Route { vip: vip.parse().unwrap(), port: Port::new(80) };
             assert_eq!(outbound_name(route), want);
-            assert_eq!(outbound(route, "redis", Codec::Tcp).name, want);
+            let listener = Listener::decode(&*outbound(route, "redis", Codec::Tcp)).unwrap();
+            assert_eq!(listener.name, want);
         }
     }
 
@@ -154,7 +153,7 @@ mod tests {
     fn a_vips_listener_has_no_socket() {
         let route = Route { vip: "240.0.0.1".parse().unwrap(), port: Port::new(80) };
         for codec in [Codec::Tcp, Codec::Http] {
-            let listener = Listener::decode(outbound(route, "redis", codec).body).unwrap();
+            let listener = Listener::decode(&*outbound(route, "redis", codec)).unwrap();
             assert_eq!(listener.bind_to_port, flag(false));
         }
     }

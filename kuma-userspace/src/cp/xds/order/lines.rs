@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AGENT_LIMIT, Action, Key, Line, Order, Stage, Step, TTLS};
+use super::book::Seen;
+use super::{AGENT_LIMIT, Action, Due, Key, Line, Order, Stage, Step, TTLS};
 use crate::cp::xds::clients::{Client, ClientId};
 use crate::cp::xds::shape::Shape;
 use crate::cp::xds::targets::Target;
@@ -42,20 +43,19 @@ impl Order {
                     None => {}
                 }
             }
-            if let Some(target) = self.targets.get(route).cloned() {
+            if let Some(target) = self.book.wanted(route).cloned() {
                 self.set_line(step, Key { route, shape: target.shape }, &target, now);
             }
         }
     }
 
     fn set_line(&mut self, step: &mut Step, key: Key, target: &Target, now: Instant) {
-        match self.lines.get(&key) {
-            Some(line) if line.target.service == target.service => self.renew(step, key, target, now),
+        match self.book.line(key) {
+            Some(line) if line.target.service() == target.service() => self.renew(step, key, target, now),
             None if self.is_free(key.route, target) => {
-                self.hold_cluster(step, key, target);
+                let cluster = self.hold_cluster(step, key, target);
                 let stage = Stage::AwaitsCluster { since: now };
-                self.lines.insert(key, Line { target: target.clone(), stage });
-                self.moving.insert(key);
+                self.book.set(key, Some(Line { target: target.clone(), stage, cluster }));
             }
             // Another service has the VIP: its lines leave first, and this one comes later.
             _ => {}
@@ -65,28 +65,29 @@ impl Order {
     /// Has no other service a line of this VIP and port?
     fn is_free(&self, route: Route, target: &Target) -> bool {
         let of_another = |shape| {
-            self.lines.get(&Key { route, shape }).is_some_and(|line| line.target.service != target.service)
+            let line = self.book.line(Key { route, shape });
+            line.is_some_and(|line| line.target.service() != target.service())
         };
         ![Shape::Listener, Shape::Compact].into_iter().any(of_another)
     }
 
     /// `None`: there is no such line, or it is wanted as it is.
     fn fate(&self, key: Key) -> Option<Fate> {
-        let line = self.lines.get(&key)?;
-        let target = self.targets.get(key.route);
-        let Some(target) = target.filter(|target| target.service == line.target.service) else {
+        let line = self.book.line(key)?;
+        let target = self.book.wanted(key.route);
+        let Some(target) = target.filter(|target| target.service() == line.target.service()) else {
             return Some(Fate::Retire);
         };
         if target.shape == key.shape {
             return None;
         }
-        let is_of_no_use = self.works(key.other()) || line.stage.is_before_works();
+        let is_of_no_use = self.book.works(key.other()) || line.stage.is_before_works();
         Some(if is_of_no_use { Fate::Leave } else { Fate::Stay })
     }
 
     /// A line whose VIP is no longer this service's. Its name has a view to leave first, if there is one.
     fn retire(&mut self, step: &mut Step, key: Key, now: Instant) {
-        match self.lines.get(&key).map(|line| line.stage) {
+        match self.book.line(key).map(|line| line.stage) {
             Some(Stage::Works) if self.view.is_some() => {
                 let generation = self.generations[ResourceType::MeshView] + 1;
                 self.enter(key, Stage::LeftView { since: now, generation });
@@ -98,7 +99,7 @@ impl Order {
 
     /// A line that no agent needs leaves the proxies.
     fn leave(&mut self, step: &mut Step, key: Key, now: Instant) {
-        let Some(line) = self.lines.get(&key) else { return };
+        let Some(line) = self.book.line(key) else { return };
         match (key.shape, line.stage) {
             (_, Stage::LeftProxies { .. }) => {}
             (Shape::Compact, _) | (_, Stage::AwaitsCluster { .. }) => self.remove(step, key, now),
@@ -112,9 +113,11 @@ impl Order {
     }
 
     fn remove(&mut self, step: &mut Step, key: Key, now: Instant) {
-        let Some(line) = self.lines.remove(&key) else { return };
-        self.moving.remove(&key);
-        self.stale |= line.stage == Stage::Works;
+        let Some(line) = self.book.set(key, None) else { return };
+        if line.stage == Stage::Works {
+            self.stale.insert(line.target.vip.clone());
+        }
+        self.ranges_may_go = true;
         self.release_cluster(step, key, &line.target);
         // It may be wanted again: by another service, or since it left.
         self.touched.insert(key.route);
@@ -123,7 +126,7 @@ impl Order {
 
     /// A line that was about to leave stays.
     fn revive(&mut self, key: Key) {
-        let Some(line) = self.lines.get(&key) else { return };
+        let Some(line) = self.book.line(key) else { return };
         if matches!(line.stage, Stage::LeftView { .. } | Stage::Rests { .. }) {
             self.enter(key, Stage::Works);
         }
@@ -132,9 +135,15 @@ impl Order {
     /// A line that is still wanted: follows a changed target, comes back when it was about to leave.
     fn renew(&mut self, step: &mut Step, key: Key, target: &Target, now: Instant) {
         self.revive(key);
-        let Some(line) = self.lines.get_mut(&key).filter(|line| line.target != *target) else { return };
-        line.target = target.clone();
-        let stage = line.stage;
+        let Some(Seen { target: before, stage, .. }) = self.book.line(key) else { return };
+        let (is_same, codec) = (before.is(target), before.codec);
+        if is_same {
+            return;
+        }
+        self.book.update(key, |line| line.target = target.clone());
+        if codec == target.codec {
+            return;
+        }
         match (key.shape, stage) {
             (Shape::Compact, _) | (_, Stage::AwaitsCluster { .. } | Stage::LeftProxies { .. }) => {}
             (Shape::Listener, Stage::AwaitsProxies { .. }) => self.listen(step, key, now),
@@ -144,15 +153,25 @@ impl Order {
         }
     }
 
-    /// Moves every line as far as the ACKs and the clock allow.
+    /// Moves lines as far as the ACKs and the clock allow: those whose moment has come or whose clients have news, and those
+    /// that are new in their stage.
     pub(super) fn advance_lines(&mut self, step: &mut Step, now: Instant) {
-        for key in self.moving.clone() {
+        let mut keys = std::mem::take(&mut self.book.fresh);
+        if self.due.proxies.take_if(|due| *due <= now).is_some() {
+            keys.extend(&self.book.await_proxies);
+        }
+        if self.due.agents.take_if(|due| *due <= now).is_some() {
+            keys.extend(&self.book.await_agents);
+        }
+        let timed = self.book.await_time.iter().take_while(|(moment, _)| *moment <= now);
+        keys.extend(timed.map(|(_, key)| *key));
+        for key in keys {
             self.advance(step, key, now);
         }
     }
 
     fn advance(&mut self, step: &mut Step, key: Key, now: Instant) {
-        let Some(line) = self.lines.get(&key) else { return };
+        let Some(line) = self.book.line(key) else { return };
         match line.stage {
             Stage::AwaitsCluster { since } => {
                 if self.cluster_is_there(step, key, since, now) {
@@ -161,7 +180,6 @@ impl Order {
             }
             Stage::AwaitsProxies { since, generation } => {
                 if self.every_proxy_has(step, key, generation, since, now) {
-                    step.wake_at(now + SETTLE);
                     self.enter(key, Stage::Settles { until: now + SETTLE });
                 }
             }
@@ -175,12 +193,11 @@ impl Order {
                 let views = (ResourceType::MeshView, generation);
                 if self.acknowledged(step, Role::Agent, views, since + AGENT_LIMIT, now) {
                     let until = now + self.rest();
-                    step.wake_at(until);
                     self.enter(key, Stage::Rests { until });
                 }
             }
             Stage::Rests { until } if now >= until => self.leave(step, key, now),
-            Stage::Settles { until } | Stage::Rests { until } => step.wake_at(until),
+            Stage::Settles { .. } | Stage::Rests { .. } => {}
             Stage::LeftProxies { since, generation } => {
                 let listeners = (ResourceType::Listener, generation);
                 if self.acknowledged(step, Role::Proxy, listeners, since + CLUSTER_LIMIT, now) {
@@ -191,37 +208,35 @@ impl Order {
     }
 
     fn enter(&mut self, key: Key, stage: Stage) {
-        let Some(line) = self.lines.get_mut(&key) else { return };
-        let left = std::mem::replace(&mut line.stage, stage);
-        self.stale |= left == Stage::Works || stage == Stage::Works;
-        if stage == Stage::Works {
-            self.moving.remove(&key);
-        } else {
-            self.moving.insert(key);
+        let Some(Seen { target, stage: left, cluster }) = self.book.line(key) else { return };
+        if left == Stage::Works || stage == Stage::Works {
+            self.stale.insert(target.vip.clone());
         }
+        let line = Line { target: target.clone(), stage, cluster };
+        self.book.set(key, Some(line));
     }
 
     /// May the line go on to what needs its cluster?
     fn cluster_is_there(&mut self, step: &mut Step, key: Key, since: Instant, now: Instant) -> bool {
-        let Some(line) = self.lines.get(&key) else { return false };
+        let Some(line) = self.book.line(key) else { return false };
         if key.shape == Shape::Compact {
             // It needs nothing else.
             return true;
         }
-        if self.works(Key { shape: Shape::Compact, ..key }) {
+        if self.book.works(Key { shape: Shape::Compact, ..key }) {
             // Its listener takes the connections of what works, so its cluster must really be there.
             return self.every_proxy_has(step, key, 0, since, now);
         }
-        let clusters = (ResourceType::Cluster, self.clusters.generation(key, &line.target));
+        let clusters = (ResourceType::Cluster, self.clusters.generation(key, line.target, line.cluster));
         self.acknowledged(step, Role::Proxy, clusters, since + CLUSTER_LIMIT, now)
     }
 
     /// Gives proxies what connections of the line find it by.
     fn listen(&mut self, step: &mut Step, key: Key, now: Instant) {
-        let Some(line) = self.lines.get(&key) else { return };
+        let Some(line) = self.book.line(key) else { return };
         let generation = match key.shape {
             Shape::Listener => {
-                let set = set_listener(key.route, &line.target);
+                let set = set_listener(key.route, line.target);
                 self.emit(step, ResourceType::Listener, set)
             }
             Shape::Compact => self.entrance.generation,
@@ -229,18 +244,8 @@ impl Order {
         self.enter(key, Stage::AwaitsProxies { since: now, generation });
     }
 
-    /// Do connections find their service by this line?
-    pub(super) fn works(&self, key: Key) -> bool {
-        self.lines.get(&key).is_some_and(|line| line.stage == Stage::Works)
-    }
-
-    /// The VIPs and ports that work, in order; one that works in both shapes comes twice.
-    pub(super) fn working(&self) -> impl Iterator<Item = Route> {
-        self.lines.iter().filter(|(_, line)| line.stage == Stage::Works).map(|(key, _)| key.route)
-    }
-
     pub(super) fn rest(&self) -> Duration {
-        let ttl_secs = self.wanted.as_ref().map_or(0, |mesh| mesh.ttl_secs);
+        let ttl_secs = self.wanted.as_ref().map_or(0, |mesh| mesh.header.ttl_secs);
         Duration::from_secs(ttl_secs.into()) * TTLS
     }
 
@@ -253,18 +258,14 @@ impl Order {
         limit: Instant,
         now: Instant,
     ) -> bool {
-        // An agent that refused the view still routes by the one before it.
-        let has_not = |client: &&Client| {
-            client.role == role
-                && (client.acked(kind) < generation || (role == Role::Agent && client.refuses_any(kind)))
-        };
-        let late = self.clients.iter().filter(has_not);
-        let late: Vec<ClientId> = late.map(|client| client.id).collect();
-        if now < limit && !late.is_empty() {
-            step.wake_at(limit);
+        if self.crowd.has(role, kind, generation) {
+            return true;
+        }
+        if now < limit {
+            self.due.at(role, limit);
             return false;
         }
-        for client in late {
+        for client in self.crowd.late(role, kind, generation) {
             self.say_overdue(step, client, kind);
         }
         true
@@ -280,11 +281,14 @@ impl Order {
         since: Instant,
         now: Instant,
     ) -> bool {
-        let Some(line) = self.lines.get(&key) else { return false };
-        let clusters = self.clusters.generation(key, &line.target);
+        let Some(line) = self.book.line(key) else { return false };
+        let clusters = self.clusters.generation(key, line.target, line.cluster);
+        if self.crowd.proxies_have([(ResourceType::Listener, listeners), (ResourceType::Cluster, clusters)]) {
+            return true;
+        }
         let (mut one, mut late) = (false, Vec::new());
-        for proxy in self.proxies() {
-            if refused_by(proxy, key.route, &line.target).is_some()
+        for proxy in self.crowd.proxies() {
+            if refused_by(proxy, key, line.target).is_some()
                 || entrance_refused_by(proxy, key.route).is_some()
             {
                 return false;
@@ -297,7 +301,7 @@ impl Order {
             }
             let limit = since.max(proxy.connected) + PROXY_LIMIT;
             if now < limit {
-                step.wake_at(limit);
+                self.due.at(Role::Proxy, limit);
                 return false;
             }
             late.push(proxy.id);
@@ -319,18 +323,31 @@ impl Order {
     }
 }
 
-fn set_listener(route: Route, target: &Target) -> Action {
-    Action::SetListener { route, service: target.service.clone(), codec: target.codec }
+impl Due {
+    fn at(&mut self, role: Role, limit: Instant) {
+        let due = match role {
+            Role::Proxy => &mut self.proxies,
+            Role::Agent => &mut self.agents,
+        };
+        *due = Some(due.map_or(limit, |due| due.min(limit)));
+    }
 }
 
-/// What the proxy refuses of that which `route` alone needs.
-pub(super) fn refused_by(proxy: &Client, route: Route, target: &Target) -> Option<String> {
+fn set_listener(route: Route, target: &Target) -> Action {
+    Action::SetListener { route, service: target.service().clone(), codec: target.codec }
+}
+
+/// What the proxy refuses of that which the line alone needs.
+pub(super) fn refused_by(proxy: &Client, key: Key, target: &Target) -> Option<String> {
     if proxy.progress.refused.is_empty() {
         return None;
     }
-    let listener = Some(outbound_name(route))
-        .filter(|name| target.shape == Shape::Listener && proxy.refuses(ResourceType::Listener, name));
-    let cluster = || Some(target.cluster(route)).filter(|name| proxy.refuses(ResourceType::Cluster, name));
+    let listener = Some(outbound_name(key.route))
+        .filter(|name| key.shape == Shape::Listener && proxy.refuses(ResourceType::Listener, name));
+    let cluster = || {
+        Some(target.cluster(key.route, key.shape).to_string())
+            .filter(|name| proxy.refuses(ResourceType::Cluster, name))
+    };
     listener.or_else(cluster)
 }
 

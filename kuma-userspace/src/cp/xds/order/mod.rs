@@ -7,30 +7,35 @@
 //! The compact shape has no listener, so neither that step nor its ACK. A VIP that changes its shape has both for a while:
 //! the old one goes when the new one works.
 
+mod book;
 mod clusters;
+mod crowd;
 mod lines;
 #[cfg(test)]
 mod tests;
 mod views;
+mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use ipnetwork::IpNetwork;
 
+use self::book::Book;
 use self::clusters::Clusters;
-use self::lines::{entrance_refused_by, refused_by};
+use self::crowd::Crowd;
 use super::clients::{Client, ClientId};
-use super::flat::MeshSnapshot;
+use super::name::Name;
 use super::per_type::PerType;
 use super::shape::{Shape, Spread};
-use super::targets::{Difference, Target, Targets};
-use crate::cp::snapshot::Endpoint;
-use crate::model::view::{MeshView, Route};
+use super::targets::{self, Target};
+use crate::cp::snapshot::{Endpoint, MeshSnapshot};
+use crate::model::view::{Changes, Header, Part, Route};
 use crate::wire::envoy::Codec;
-use crate::wire::node::Role;
 use crate::wire::resource::ResourceType;
 
 /// How long one agent without an ACK may hold back the removal of a listener.
@@ -42,7 +47,7 @@ const TTLS: u32 = 2;
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     /// What the store wants published; `None`: there is no such mesh (any more).
-    Wanted(Option<Arc<MeshSnapshot>>),
+    Wanted(Option<MeshSnapshot>),
     /// Who is connected, and what each has acknowledged.
     Clients(Vec<Client>),
     /// A deadline may have passed.
@@ -53,24 +58,25 @@ pub(super) enum Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     SetCluster {
-        name: String,
-        service: String,
+        name: Name,
+        service: Arc<str>,
         /// Everything behind a service that has a host name somewhere: its cluster looks them up by itself.
-        hosts: BTreeSet<Endpoint>,
+        hosts: Option<Arc<[Endpoint]>>,
     },
     SetEndpoints {
-        service: String,
-        endpoints: BTreeSet<SocketAddr>,
+        service: Arc<str>,
+        /// None of them is a host name.
+        endpoints: Arc<[Endpoint]>,
     },
     DropCluster {
-        name: String,
+        name: Name,
     },
     DropEndpoints {
-        service: String,
+        service: Arc<str>,
     },
     SetListener {
         route: Route,
-        service: String,
+        service: Arc<str>,
         codec: Codec,
     },
     DropListener {
@@ -80,7 +86,8 @@ pub(super) enum Action {
     SetEntrance {
         ranges: Vec<IpNetwork>,
     },
-    PublishView(Arc<MeshView>),
+    /// What agents see differs from what they saw before by this.
+    PublishView(Changes),
     /// What a reconnecting proxy still has of an earlier control plane may go now.
     ReleaseStrangers,
     /// Somebody did not acknowledge in time, and we go on.
@@ -129,10 +136,12 @@ enum Stage {
     LeftProxies { since: Instant, generation: u64 },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Line {
     target: Target,
     stage: Stage,
+    /// The generation of a cluster of its own, or 0.
+    cluster: u64,
 }
 
 /// The listeners with a socket.
@@ -160,26 +169,43 @@ enum Strangers {
 /// One view: what is wanted, what is out, who has acknowledged what.
 #[derive(Debug)]
 pub(super) struct Order {
-    name: String,
-    wanted: Option<Arc<MeshSnapshot>>,
-    targets: Targets,
-    clients: Vec<Client>,
+    name: Arc<str>,
+    wanted: Option<MeshSnapshot>,
+    spread: Spread,
+    crowd: Crowd,
     clusters: Clusters,
     entrance: Entrance,
-    lines: BTreeMap<Key, Line>,
-    /// Those of `lines` that do not simply work: all that ACKs and the clock can move.
-    moving: BTreeSet<Key>,
-    view: Option<Arc<MeshView>>,
+    book: Book,
+    view: Option<View>,
     strangers: Strangers,
     generations: PerType<u64>,
     overdue: BTreeSet<(ClientId, ResourceType)>,
     refused: Option<String>,
     /// VIPs and ports whose lines may differ from what is wanted.
     touched: BTreeSet<Route>,
-    /// Services whose endpoints may.
-    changed: BTreeSet<String>,
-    /// The view may differ from what works.
-    stale: bool,
+    /// Services whose endpoints may, and the VIP that leads to each; `None`: the mesh does not have the service.
+    changed: BTreeMap<Arc<str>, Option<Arc<str>>>,
+    /// VIPs of which agents may see something else than what works.
+    stale: BTreeSet<Arc<str>>,
+    /// The view's header may be another.
+    other_header: bool,
+    /// Ranges that are no longer wanted may have nothing out any more.
+    ranges_may_go: bool,
+    due: Due,
+}
+
+/// What agents see.
+#[derive(Debug)]
+struct View {
+    header: Arc<Header>,
+    parts: HashMap<Arc<str>, Arc<Part>, RandomState>,
+}
+
+/// When the next limit passes of all that waits for ACKs. Deadlines of lines that were not looked at stand.
+#[derive(Debug, Default)]
+struct Due {
+    proxies: Option<Instant>,
+    agents: Option<Instant>,
 }
 
 impl Order {
@@ -188,20 +214,22 @@ impl Order {
         Self {
             name: name.into(),
             wanted: None,
-            targets: Targets::default(),
-            clients: Vec::new(),
+            spread: Spread::default(),
+            crowd: Crowd::default(),
             clusters: Clusters::default(),
             entrance: Entrance::default(),
-            lines: BTreeMap::new(),
-            moving: BTreeSet::new(),
+            book: Book::default(),
             view: None,
             strangers: Strangers::Unknown,
             generations: PerType::default(),
             overdue: BTreeSet::new(),
             refused: None,
             touched: BTreeSet::new(),
-            changed: BTreeSet::new(),
-            stale: false,
+            changed: BTreeMap::new(),
+            stale: BTreeSet::new(),
+            other_header: false,
+            ranges_may_go: false,
+            due: Due::default(),
         }
     }
 
@@ -212,78 +240,48 @@ impl Order {
             Event::Wanted(wanted) => self.want(wanted),
             Event::Clients(clients) => {
                 self.overdue.retain(|(id, _)| clients.iter().any(|client| client.id == *id));
-                self.clients = clients;
+                let news = self.crowd.follow(clients);
+                if news.of_proxies {
+                    self.due.proxies = Some(now);
+                }
+                if news.of_agents {
+                    self.due.agents = Some(now);
+                }
             }
             Event::Time => {}
         }
         if let Some(mesh) = self.wanted.clone() {
             self.set_entrance(&mut step, &mesh);
             self.set_lines(&mut step, now);
-            self.set_endpoints(&mut step, &mesh);
+            self.set_endpoints(&mut step);
             self.advance_lines(&mut step, now);
-            if std::mem::take(&mut self.stale) || self.view.is_none() {
+            if self.other_header || !self.stale.is_empty() || self.view.is_none() {
                 self.publish(&mut step, &mesh, now);
             }
             self.advance_strangers(&mut step, now);
+        }
+        for due in [self.due.proxies, self.due.agents, self.book.next_moment()].into_iter().flatten() {
+            step.wake_at(due);
         }
         step.generations = self.generations;
         step
     }
 
-    /// Why agents do not see everything that is wanted, in words; empty when they do.
-    pub(super) fn waiting(&self) -> Vec<String> {
-        if self.wanted.is_none() {
-            return vec![format!("mesh {:?} does not exist", self.name)];
-        }
-        let pending = self.moving.iter().filter_map(|key| self.lines.get_key_value(key));
-        let pending = pending.filter(|(key, line)| line.stage.is_before_works() && !self.works(key.other()));
-        let pending: Vec<(&Key, &Line)> = pending.collect();
-        let mut waiting = Vec::new();
-        if let Some(reason) = &self.refused {
-            waiting.push(format!("the mesh cannot be published: {reason}"));
-        }
-        if pending.is_empty() {
-            return waiting;
-        }
-        let count = pending.len();
-        if self.proxies().next().is_none() {
-            waiting.push(format!(
-                "waiting for a proxy: none is connected, listeners that wait for one: {count}"
-            ));
-        }
-        for proxy in self.proxies() {
-            let refused = pending.iter().filter_map(|(key, line)| {
-                entrance_refused_by(proxy, key.route).or_else(|| refused_by(proxy, key.route, &line.target))
-            });
-            let refused: BTreeSet<String> = refused.collect();
-            let node = &proxy.node;
-            waiting.push(if refused.is_empty() {
-                format!("waiting for proxy {node:?}, listeners that it has not taken: {count}")
-            } else {
-                format!("proxy {node:?} refuses {}", refused.into_iter().collect::<Vec<_>>().join(", "))
-            });
-        }
-        waiting
-    }
-
     /// How many VIPs and ports agents may use, and how many are wanted.
     pub(super) fn progress(&self) -> (usize, usize) {
         // What works in one shape is on its way out in the other, or on its way in.
-        (self.lines.len() - self.moving.len(), self.targets.len())
+        let counts = self.book.counts();
+        (counts.working, counts.tcp + counts.http)
     }
 
     /// How many VIPs and ports are wanted in which shape, and how many are still there in the other.
     pub(super) fn shapes(&self) -> (Spread, usize) {
-        let changing = |key: &&Key| {
-            let wanted = self.targets.get(key.route).map(|target| target.shape);
-            wanted.is_some_and(|shape| shape != key.shape || self.works(key.other()))
-        };
-        (self.targets.spread(), self.moving.iter().filter(changing).count())
+        (self.spread, self.book.counts().changing)
     }
 
     /// Is anybody connected?
     pub(super) fn has_clients(&self) -> bool {
-        !self.clients.is_empty()
+        !self.crowd.all().is_empty()
     }
 
     /// Do agents have a first view?
@@ -291,22 +289,63 @@ impl Order {
         self.view.is_some()
     }
 
-    fn want(&mut self, wanted: Option<Arc<MeshSnapshot>>) {
+    /// Takes the step to what is wanted now. Costs what differs.
+    fn want(&mut self, wanted: Option<MeshSnapshot>) {
         // A mesh that is gone keeps its domain and ranges until its services have left in order.
-        let wanted = wanted.or_else(|| {
-            let last = self.wanted.as_deref()?;
-            Some(Arc::new(MeshSnapshot { services: BTreeMap::new(), ..last.clone() }))
-        });
+        let wanted = wanted.or_else(|| Some(MeshSnapshot { vips: OrdMap::new(), ..self.wanted.clone()? }));
         let Some(wanted) = wanted else { return };
-        let Difference { services, routes } = self.targets.follow(self.wanted.as_deref(), &wanted);
-        self.touched.extend(routes);
-        self.changed.extend(services);
-        self.wanted = Some(wanted);
-        self.stale = true;
+        let before = self.wanted.replace(wanted.clone());
+        let none = OrdMap::new();
+        let (old, new) = (before.as_ref().map_or(&none, |mesh| &mesh.vips), &wanted.vips);
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for item in old.diff(new) {
+            let (DiffItem::Add(vip, _) | DiffItem::Remove(vip, _) | DiffItem::Update { new: (vip, _), .. }) =
+                item;
+            self.stale.insert(vip.clone());
+            match item {
+                DiffItem::Add(_, published) => come.push((vip, published)),
+                DiffItem::Remove(_, published) => gone.push((vip, published)),
+                DiffItem::Update { old, new } => {
+                    gone.push(old);
+                    come.push(new);
+                }
+            }
+        }
+        // What moves from one VIP to another leaves before it comes.
+        for (vip, published) in gone {
+            for route in targets::routes(published) {
+                if self.book.wanted(route).is_some_and(|target| target.vip == *vip) {
+                    self.book.want(route, None);
+                }
+                self.touched.insert(route);
+            }
+            let services = published.entry.listeners.iter().map(|listener| listener.cluster.clone());
+            self.changed.extend(services.map(|service| (service, None)));
+        }
+        for (vip, published) in come {
+            for (route, target) in targets::targets(vip, published, |codec| self.spread.shape(codec)) {
+                self.book.want(route, Some(target));
+                self.touched.insert(route);
+            }
+            let services = published.entry.listeners.iter().map(|listener| listener.cluster.clone());
+            self.changed.extend(services.map(|service| (service, Some(vip.clone()))));
+        }
+        self.reshape(&wanted);
+        if before.is_none_or(|before| before.header != wanted.header) {
+            self.ranges_may_go = true;
+            self.stale.extend(self.view.iter().flat_map(|view| view.parts.keys().cloned()));
+            self.other_header = true;
+        }
     }
 
-    fn proxies(&self) -> impl Iterator<Item = &Client> {
-        self.clients.iter().filter(|client| client.role == Role::Proxy)
+    /// Gives each VIP and port its shape, which depends on how many there are.
+    fn reshape(&mut self, mesh: &MeshSnapshot) {
+        let counts = self.book.counts();
+        let spread = Spread::of(mesh.header.outbounds, counts.tcp, counts.http);
+        let before = std::mem::replace(&mut self.spread, spread);
+        if [Codec::Tcp, Codec::Http].into_iter().any(|codec| before.shape(codec) != spread.shape(codec)) {
+            self.touched.extend(self.book.reshape(|codec| spread.shape(codec)));
+        }
     }
 
     /// Emits an action that changes resources of `kind`; all changes of one step share a generation.
@@ -320,12 +359,13 @@ impl Order {
 
     /// Ranges that are no longer wanted stay while something of them is out.
     fn set_entrance(&mut self, step: &mut Step, mesh: &MeshSnapshot) {
-        if mesh.ranges == self.entrance.ranges {
+        let wanted = &mesh.header.ranges;
+        if !std::mem::take(&mut self.ranges_may_go) || *wanted == self.entrance.ranges {
             return;
         }
-        let mut ranges = mesh.ranges.clone();
+        let mut ranges = wanted.clone();
         for range in &self.entrance.ranges {
-            if !ranges.contains(range) && self.lines.keys().any(|key| range.contains(key.route.vip)) {
+            if !ranges.contains(range) && self.book.any_line(|vip| range.contains(vip)) {
                 ranges.push(*range);
             }
         }

@@ -1,150 +1,18 @@
 //! The order as tables: what happens, when, and what must follow. Part of order.
 
 mod shapes;
+mod table;
 
-use std::net::IpAddr;
-
+use self::table::{Table, address, host, name, refuse, service};
 use super::lines::{CLUSTER_LIMIT, PROXY_LIMIT, SETTLE};
 use super::*;
-use crate::cp::snapshot::{Outbounds, Protocol};
-use crate::cp::xds::clients::{Progress, Refusal};
-use crate::cp::xds::flat::PublishedService;
-use crate::model::name::Hostname;
-use crate::model::view::{Addresses, Port};
+use crate::cp::snapshot::{Listener, Outbounds, Protocol, Published};
+use crate::wire::node::Role;
 
 const TTL: Duration = Duration::from_secs(60);
-
-/// An order with its clients and its clock.
-struct Table {
-    order: Order,
-    now: Instant,
-    clients: BTreeMap<u64, Client>,
-    outbounds: Outbounds,
-}
-
-impl Table {
-    fn new() -> Self {
-        let (now, outbounds) = (Instant::now(), Outbounds::default());
-        Self { order: Order::new("default"), now, clients: BTreeMap::new(), outbounds }
-    }
-
-    /// The mesh has these services now: name, last byte of the VIP, last byte of the endpoint's port.
-    fn want(&mut self, services: &[(&str, u8, u8)]) -> Vec<String> {
-        let service = |&(name, vip, port): &(&str, u8, u8)| {
-            let service = PublishedService {
-                protocol: Protocol::Tcp,
-                hostnames: BTreeSet::from([Hostname::parse(&format!("{name}.mesh")).unwrap()]),
-                vips: Addresses { v4: Some([240, 0, 0, vip].into()), v6: None },
-                ports: BTreeSet::from([Port::new(80)]),
-                endpoints: BTreeSet::from([SocketAddr::from(([127, 0, 0, 1], port.into())).into()]),
-            };
-            (name.to_owned(), service)
-        };
-        let mesh = MeshSnapshot {
-            domain: Hostname::parse("mesh").unwrap(),
-            ttl_secs: u32::try_from(TTL.as_secs()).unwrap(),
-            ranges: vec!["240.0.0.0/4".parse().unwrap()],
-            outbounds: self.outbounds,
-            services: services.iter().map(service).collect(),
-        };
-        self.step(Event::Wanted(Some(Arc::new(mesh))))
-    }
-
-    fn connect(&mut self, id: u64, role: Role) -> Vec<String> {
-        let (node, connected, progress) = (format!("node-{id}"), self.now, Progress::default());
-        self.clients.insert(id, Client { id: ClientId(id), node, role, software: None, connected, progress });
-        self.tell()
-    }
-
-    fn leave(&mut self, id: u64) -> Vec<String> {
-        self.clients.remove(&id);
-        self.tell()
-    }
-
-    /// The client acknowledges everything of these types that is out.
-    fn ack(&mut self, id: u64, kinds: &[ResourceType]) -> Vec<String> {
-        let client = self.clients.get_mut(&id).unwrap();
-        for &kind in kinds {
-            client.progress.acked[kind] = self.order.generations[kind];
-        }
-        self.tell()
-    }
-
-    fn refuse(&mut self, id: u64, listener: &str) -> Vec<String> {
-        let refusal = Refusal { version: "1".into(), reason: "no".into() };
-        let client = self.clients.get_mut(&id).unwrap();
-        client.progress.refused.insert((ResourceType::Listener, listener.into()), refusal);
-        self.ack(id, &[ResourceType::Listener])
-    }
-
-    fn tell(&mut self) -> Vec<String> {
-        self.step(Event::Clients(self.clients.values().cloned().collect()))
-    }
-
-    fn after(&mut self, wait: Duration) -> Vec<String> {
-        self.now += wait;
-        self.step(Event::Time)
-    }
-
-    /// One step, and the steps that it asks for at once.
-    fn step(&mut self, event: Event) -> Vec<String> {
-        let mut step = self.order.step(event, self.now);
-        let mut said: Vec<String> = step.actions.iter().map(words).collect();
-        while step.wake.is_some_and(|wake| wake <= self.now) {
-            step = self.order.step(Event::Time, self.now);
-            said.extend(step.actions.iter().map(words));
-        }
-        said
-    }
-
-    /// A proxy and an agent that have everything of a mesh with these services.
-    fn settled(services: &[(&str, u8, u8)]) -> Self {
-        Self::settled_as(Outbounds::default(), services)
-    }
-
-    fn settled_as(outbounds: Outbounds, services: &[(&str, u8, u8)]) -> Self {
-        let mut table = Self { outbounds, ..Self::new() };
-        table.want(services);
-        table.connect(1, Role::Proxy);
-        table.connect(2, Role::Agent);
-        table.ack(1, &PROXY);
-        table.after(SETTLE);
-        table.ack(2, &[ResourceType::MeshView]);
-        table
-    }
-}
-
 const PROXY: [ResourceType; 3] = [ResourceType::Cluster, ResourceType::Endpoints, ResourceType::Listener];
 const MOMENT: Duration = Duration::from_millis(1);
 const NOTHING: [&str; 0] = [];
-
-fn words(action: &Action) -> String {
-    match action {
-        Action::SetCluster { name, service, .. } if name == service => format!("cluster {name}"),
-        Action::SetCluster { name, service, .. } => format!("cluster {name} {service}"),
-        Action::DropCluster { name } => format!("no cluster {name}"),
-        Action::SetEndpoints { service, endpoints } => {
-            let ports: Vec<String> = endpoints.iter().map(|endpoint| endpoint.port().to_string()).collect();
-            format!("endpoints {service} {}", ports.join(","))
-        }
-        Action::DropEndpoints { service } => format!("no endpoints {service}"),
-        Action::SetListener { route, service, .. } => format!("listener {} {service}", last_byte(route.vip)),
-        Action::DropListener { route } => format!("no listener {}", last_byte(route.vip)),
-        Action::SetEntrance { ranges } => format!("entrance {}", ranges[0]),
-        Action::PublishView(view) => {
-            let names: Vec<&str> = view.names().keys().map(Hostname::as_str).collect();
-            let vips: Vec<String> = view.routes().map(|route| last_byte(route.vip)).collect();
-            format!("view {} [{}]", names.join(","), vips.join(","))
-        }
-        Action::ReleaseStrangers => "strangers".into(),
-        Action::Overdue { client, kind } => format!("overdue {} {}", client.0, kind.word()),
-        Action::Refuse { reason } => reason.clone(),
-    }
-}
-
-fn last_byte(vip: IpAddr) -> String {
-    vip.to_string().rsplit('.').next().unwrap().to_owned()
-}
 
 #[test]
 fn a_service_comes_cluster_first_then_listener_then_view() {
@@ -175,11 +43,31 @@ fn a_change_of_endpoints_touches_nothing_else() {
 }
 
 #[test]
+fn a_service_whose_endpoints_are_looked_up_gets_another_cluster_when_they_change() {
+    let mut table = Table::settled(&[("a", 1, 1), ("b", 2, 1)]);
+    let looks_up = |text: &'static str| {
+        move |_: &mut Published, listener: &mut Listener| listener.endpoints = [host(text)].into()
+    };
+    assert_eq!(table.change("a", looks_up("one.org")), ["cluster a a looks up one.org:80"]);
+    table.ack(1, &PROXY);
+    assert_eq!(table.change("a", looks_up("two.org")), ["cluster a a looks up two.org:80"]);
+    assert_eq!(table.ack(1, &PROXY), NOTHING, "agents see nothing of it");
+    assert_eq!(
+        table.change("a", |_, listener| listener.endpoints = [address(7)].into()),
+        ["cluster a", "endpoints a 7"]
+    );
+    // On its way out it follows no more, and its cluster goes with it.
+    assert_eq!(table.change("a", looks_up("one.org")), ["cluster a a looks up one.org:80"]);
+    assert_eq!(table.want(&[("b", 2, 1)]), ["view b.mesh [2]"]);
+    table.ack(2, &[ResourceType::MeshView]);
+    table.after(TTL * 2);
+    assert_eq!(table.ack(1, &PROXY), ["no cluster a", "no endpoints a"]);
+}
+
+#[test]
 fn a_change_of_protocol_changes_the_listener_in_place() {
     let mut table = Table::settled(&[("a", 1, 1)]);
-    let mut mesh = (**table.order.wanted.as_ref().unwrap()).clone();
-    mesh.services.get_mut("a").unwrap().protocol = Protocol::Http;
-    assert_eq!(table.step(Event::Wanted(Some(Arc::new(mesh)))), ["listener 1 a"]);
+    assert_eq!(table.change("a", |_, listener| listener.protocol = Protocol::Http), ["listener 1 a"]);
     assert_eq!(table.ack(1, &PROXY), NOTHING, "agents see no difference");
 }
 
@@ -300,17 +188,9 @@ fn while_envoy_cannot_take_its_port_nothing_is_published() {
 #[test]
 fn a_machine_without_ipv6_gets_its_ipv4_names() {
     let mut table = Table::settled(&[]);
-    let mut mesh = (**table.order.wanted.as_ref().unwrap()).clone();
-    mesh.ranges.push("fd00:fd00::/64".parse().unwrap());
-    let service = PublishedService {
-        protocol: Protocol::Tcp,
-        hostnames: BTreeSet::from([Hostname::parse("a.mesh").unwrap()]),
-        vips: Addresses { v4: Some([240, 0, 0, 1].into()), v6: Some("fd00:fd00::1".parse().unwrap()) },
-        ports: BTreeSet::from([Port::new(80)]),
-        endpoints: BTreeSet::new(),
-    };
-    mesh.services.insert("a".into(), service);
-    table.step(Event::Wanted(Some(Arc::new(mesh))));
+    let mut service = service("a", 1, 1);
+    service.addresses.v6 = Some("fd00:fd00::1".parse().unwrap());
+    table.want_mesh(OrdMap::unit("a".into(), service), Outbounds::Auto);
     table.ack(1, &[ResourceType::Cluster]);
     table.refuse(1, "outbound:original-destination:ipv6");
     assert_eq!(table.after(SETTLE), ["view a.mesh [1]"]);
@@ -330,9 +210,7 @@ fn an_agent_that_does_not_answer_delays_a_removal_only_so_long() {
 fn an_agent_that_refuses_a_view_counts_as_one_that_does_not_answer() {
     let mut table = Table::settled(&[("a", 1, 1)]);
     table.want(&[]);
-    let refusal = Refusal { version: "2".into(), reason: "no".into() };
-    let agent = table.clients.get_mut(&2).unwrap();
-    agent.progress.refused.insert((ResourceType::MeshView, "default".into()), refusal);
+    refuse(table.clients.get_mut(&2).unwrap(), ResourceType::MeshView, "default");
     assert_eq!(table.ack(2, &[ResourceType::MeshView]), NOTHING);
     assert_eq!(table.after(AGENT_LIMIT - MOMENT), NOTHING);
     assert_eq!(table.after(MOMENT), ["overdue 2 mesh view"]);

@@ -5,16 +5,21 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Instant;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use foldhash::fast::RandomState;
 
 use super::clients::Refusal;
+use super::content::Resource;
 use super::nack;
+use super::name::Name;
 use super::published::Set;
+use super::refused::Refused;
 use super::resources::Resources;
-use crate::wire::resource::Resource;
+use crate::wire::resource::Version;
+use crate::wire::view::{Named, part_name};
 
 /// The subscription to everything.
 const WILDCARD: &str = "*";
@@ -22,17 +27,17 @@ const WILDCARD: &str = "*";
 /// What the client is told next.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    pub(super) changed: Vec<Arc<Resource>>,
-    pub(super) removed: Vec<String>,
+    pub(super) changed: Vec<(Name, Resource)>,
+    pub(super) removed: Vec<Name>,
 }
 
 /// An answer that the client has not acknowledged yet.
 #[derive(Debug)]
 struct InFlight {
-    nonce: String,
+    nonce: u64,
     generation: u64,
-    changed: Vec<Arc<Resource>>,
-    removed: Vec<String>,
+    changed: Vec<(Name, Version)>,
+    removed: Vec<Name>,
 }
 
 /// What the names in a client's requests mean.
@@ -46,23 +51,44 @@ pub(super) enum Scope {
     View(String),
 }
 
+impl Scope {
+    /// The name of a resource as it stands in messages.
+    pub(super) fn write(&self, name: &Name) -> String {
+        match (self, name) {
+            (Self::View(view), Name::Text(key)) if key.is_empty() => view.clone(),
+            (Self::View(view), key) => part_name(view, &key.to_string()),
+            (Self::Names, name) => name.to_string(),
+        }
+    }
+
+    /// `None`: nothing of the view has this name.
+    fn read(&self, text: &str) -> Option<Name> {
+        match self {
+            Self::Names => Some(Name::of(text)),
+            Self::View(view) => match Named::read(view, text).ok()? {
+                Named::Header => Some(Name::of("")),
+                Named::Part(key) => Some(Name::of(key)),
+            },
+        }
+    }
+}
+
 /// A type that the client has asked for.
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
     scope: Scope,
     wildcard: bool,
-    names: BTreeSet<String>,
-    /// What the client has, name to version.
-    held: HashMap<String, String>,
-    /// Those of `held` that an earlier stream gave it.
-    strangers: BTreeSet<String>,
+    names: HashSet<Name, RandomState>,
+    /// What the client has.
+    held: HashMap<Name, Version, RandomState>,
+    /// Those of `held` that an earlier stream gave it, until they may go.
+    strangers: HashSet<Name, RandomState>,
     /// Names that it asked for and was told do not exist.
-    told_absent: BTreeSet<String>,
-    refused: BTreeMap<String, Refusal>,
-    /// Resources of a refused message that named none: each goes alone until the bad one is found.
-    suspects: BTreeSet<String>,
-    /// The generation of a message that was refused as a whole: the same is not tried again.
-    stalled: Option<u64>,
+    told_absent: HashSet<Name, RandomState>,
+    refused: Refused,
+    /// Resources that go alone: of a refused message that named none, until the bad one is found; and refused ones that are
+    /// tried again.
+    suspects: BTreeSet<Name>,
     in_flight: Option<InFlight>,
     /// Up to which generation the client has been answered, and has acknowledged.
     acked: u64,
@@ -71,7 +97,7 @@ pub(super) struct Subscription {
     /// What was looked at last, and need not be looked at again; `None`: everything must be.
     seen: Option<Seen>,
     /// Names to look at again all the same.
-    again: BTreeSet<String>,
+    again: BTreeSet<Name>,
 }
 
 /// A state that the client has been told of, as far as it had to be.
@@ -86,13 +112,19 @@ struct Seen {
 pub(super) struct Source<'a> {
     pub(super) set: &'a Set,
     /// Resources of this client alone.
-    pub(super) own: &'a [Arc<Resource>],
+    pub(super) own: &'a [(Name, Resource)],
     pub(super) strangers_may_go: bool,
 }
 
 impl Source<'_> {
-    fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.own.iter().find(|resource| resource.name == name).or_else(|| self.set.resources.get(name))
+    fn get(&self, name: &Name) -> Option<&Resource> {
+        let own = self.own.iter().find(|(own, _)| own == name).map(|(_, resource)| resource);
+        own.or_else(|| self.set.resources.get(name))
+    }
+
+    /// The name as it is shared by everybody who has it.
+    fn shared(&self, name: Name) -> Name {
+        self.set.resources.entry(&name).map_or(name, |(shared, _)| shared.clone())
     }
 }
 
@@ -102,24 +134,30 @@ impl Subscription {
         let wildcard = request.resource_names_subscribe.is_empty();
         let mut subscription = Self { scope, wildcard, ..Self::default() };
         subscription.subscribe(std::mem::take(&mut request.resource_names_subscribe));
-        subscription.held = std::mem::take(&mut request.initial_resource_versions);
-        subscription.strangers = subscription.held.keys().cloned().collect();
+        for (text, version) in std::mem::take(&mut request.initial_resource_versions) {
+            let Some(name) = subscription.scope.read(&text) else { continue };
+            subscription.strangers.insert(name.clone());
+            subscription.held.insert(name, version.parse().unwrap_or(Version::UNKNOWN));
+        }
         subscription
     }
 
     /// Takes in a later request. Returns the refusals that are new.
-    pub(super) fn take(&mut self, request: DeltaDiscoveryRequest) -> Vec<(String, Refusal)> {
+    pub(super) fn take(&mut self, request: DeltaDiscoveryRequest, now: Instant) -> Vec<(Name, Refusal)> {
         let mut news = Vec::new();
-        if let Some(answered) = self.in_flight.take_if(|in_flight| in_flight.nonce == request.response_nonce)
-        {
+        let nonce = request.response_nonce.parse();
+        if let Some(answered) = self.in_flight.take_if(|in_flight| nonce == Ok(in_flight.nonce)) {
             match request.error_detail {
                 None => {
                     self.acked = answered.generation;
-                    self.start_again();
+                    self.refused.clear_whole();
+                    for (name, _) in &answered.changed {
+                        self.refused.forgive(name);
+                    }
                 }
                 Some(error) => {
                     self.seen = None;
-                    news = self.refuse(answered, &error.message);
+                    news = self.refuse(answered, &error.message, now);
                 }
             }
         }
@@ -129,40 +167,49 @@ impl Subscription {
     }
 
     /// Whatever these names are, they are sent again.
-    pub(super) fn forget<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+    pub(super) fn forget(&mut self, names: impl Iterator<Item = Name>) {
         for name in names {
-            if self.held.remove(name).is_some() {
-                self.again.insert(name.clone());
+            if self.held.remove(&name).is_some() {
+                self.again.insert(name);
             }
         }
     }
 
     /// The next answer, if there is something to tell and the last one is acknowledged.
-    pub(super) fn next(
-        &mut self,
-        source: &Source<'_>,
-        nonce: impl FnOnce() -> String,
-    ) -> Option<(String, Answer)> {
-        let stalled = self.stalled == Some(source.set.generation);
-        if self.in_flight.is_some() || !source.set.decided || stalled || self.has_seen(source) {
+    pub(super) fn next(&mut self, source: &Source<'_>, nonce: u64, now: Instant) -> Option<Answer> {
+        if self.in_flight.is_some() || !source.set.decided {
             return None;
         }
-        let suspect = self.next_suspect(source);
+        if self.refused.whole_is_due(source.set.generation, now) {
+            self.seen = None;
+        } else if self.refused.is_stalled(source.set.generation) {
+            return None;
+        }
+        self.suspects.extend(self.refused.due(now));
+        if self.has_seen(source) {
+            return None;
+        }
         // A suspect goes alone and completes nothing.
-        let (generation, Answer { changed, removed }) = match suspect {
+        let (generation, answer) = match self.next_suspect(source) {
             Some(suspect) => (self.acked, Answer { changed: vec![suspect], removed: Vec::new() }),
             None => (source.set.generation, self.look(source)),
         };
-        if changed.is_empty() && removed.is_empty() && self.greeted {
+        if answer.changed.is_empty() && answer.removed.is_empty() && self.greeted {
             self.acked = generation;
+            self.refused.clear_whole();
             return None;
         }
         self.greeted = true;
-        self.record(&changed, &removed);
-        let nonce = nonce();
-        let (sent, gone) = (changed.clone(), removed.clone());
-        self.in_flight = Some(InFlight { nonce: nonce.clone(), generation, changed: sent, removed: gone });
-        Some((nonce, Answer { changed, removed }))
+        self.record(&answer, source);
+        let changed = answer.changed.iter().map(|(name, resource)| (name.clone(), resource.version));
+        let (changed, removed) = (changed.collect(), answer.removed.clone());
+        self.in_flight = Some(InFlight { nonce, generation, changed, removed });
+        Some(answer)
+    }
+
+    /// When there is something to tell though nothing has changed: a refused resource is tried again.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.refused.next_due().filter(|_| self.in_flight.is_none())
     }
 
     /// Up to which generation the client has everything.
@@ -170,17 +217,24 @@ impl Subscription {
         self.acked
     }
 
-    /// What the client does not take.
-    pub(super) fn refused(&self) -> &BTreeMap<String, Refusal> {
-        &self.refused
+    /// What the client does not take, by the names in messages.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (String, &Refusal)> {
+        let whole = self.refused.whole().map(|refusal| (self.scope.write(&Name::of("")), refusal));
+        whole.into_iter().chain(self.refused.iter().map(|(name, refusal)| (self.scope.write(name), refusal)))
+    }
+
+    /// What the names in messages mean.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     fn subscribe(&mut self, names: Vec<String>) {
-        for name in names {
-            if name == WILDCARD || self.scope == Scope::View(name.clone()) {
+        for text in names {
+            if text == WILDCARD || self.scope == Scope::View(text.clone()) {
                 (self.wildcard, self.seen) = (true, None);
                 continue;
             }
+            let Some(name) = self.scope.read(&text) else { continue };
             // Asking again means: send it again (xDS protocol, "subscribing to resources").
             self.held.remove(&name);
             self.told_absent.remove(&name);
@@ -190,45 +244,52 @@ impl Subscription {
     }
 
     fn unsubscribe(&mut self, names: &[String]) {
-        for name in names {
-            if name == WILDCARD {
+        for text in names {
+            if text == WILDCARD {
                 (self.wildcard, self.seen) = (false, None);
                 self.held.retain(|held, _| self.names.contains(held));
                 continue;
             }
-            self.names.remove(name);
-            self.told_absent.remove(name);
-            self.again.insert(name.clone());
+            let Some(name) = self.scope.read(text) else { continue };
+            self.names.remove(&name);
+            self.told_absent.remove(&name);
             if !self.wildcard {
-                self.held.remove(name);
+                self.held.remove(&name);
             }
+            self.again.insert(name);
         }
     }
 
-    fn refuse(&mut self, answered: InFlight, text: &str) -> Vec<(String, Refusal)> {
-        let names = answered.changed.iter().map(|resource| resource.name.as_str());
+    fn refuse(&mut self, answered: InFlight, text: &str, now: Instant) -> Vec<(Name, Refusal)> {
+        let texts: Vec<String> = answered.changed.iter().map(|(name, _)| self.scope.write(name)).collect();
+        let names = texts.iter().map(String::as_str);
         let verdict = match &self.scope {
             Scope::Names => nack::read(text, names),
             Scope::View(view) => nack::read_view(text, view, names),
         };
         let mut news = Vec::new();
-        self.start_again();
-        if let (Some(reason), Scope::View(view)) = (verdict.whole, &self.scope) {
-            self.stalled = Some(answered.generation);
-            let refusal = Refusal { version: String::new(), reason };
-            self.refused.insert(view.clone(), refusal.clone());
-            news.push((view.clone(), refusal));
+        match &verdict.whole {
+            Some(reason) => {
+                let refusal = Refusal { version: Version::UNKNOWN, reason: reason.as_str().into() };
+                if self.refused.refuse_whole(answered.generation, refusal.clone(), now) {
+                    news.push((Name::of(""), refusal));
+                }
+            }
+            None => self.refused.clear_whole(),
         }
-        for resource in &answered.changed {
-            if let Some(reason) = verdict.refused.get(&resource.name) {
-                let refusal = Refusal { version: resource.version.clone(), reason: reason.clone() };
-                self.refused.insert(resource.name.clone(), refusal.clone());
-                news.push((resource.name.clone(), refusal));
-            } else if !verdict.others_taken {
+        for ((name, version), text) in answered.changed.iter().zip(&texts) {
+            if let Some(reason) = verdict.refused.get(text) {
+                let refusal = Refusal { version: *version, reason: reason.as_str().into() };
+                if self.refused.refuse(name.clone(), refusal.clone(), now) {
+                    news.push((name.clone(), refusal));
+                }
+            } else if verdict.others_taken {
+                self.refused.forgive(name);
+            } else {
                 // It may have the one before it, which must go if this one does.
-                self.held.insert(resource.name.clone(), String::new());
-                if verdict.refused.is_empty() && self.stalled.is_none() {
-                    self.suspects.insert(resource.name.clone());
+                self.held.insert(name.clone(), Version::UNKNOWN);
+                if verdict.refused.is_empty() && verdict.whole.is_none() {
+                    self.suspects.insert(name.clone());
                 }
             }
         }
@@ -236,17 +297,10 @@ impl Subscription {
         if verdict.others_taken || answered.changed.is_empty() {
             self.acked = answered.generation;
         } else {
-            // Their removal was not taken either; an unknown version says that the client has them.
-            self.held.extend(answered.removed.into_iter().map(|name| (name, String::new())));
+            // Their removal was not taken either.
+            self.held.extend(answered.removed.into_iter().map(|name| (name, Version::UNKNOWN)));
         }
         news
-    }
-
-    /// Nothing is known any more against a view as a whole.
-    fn start_again(&mut self) {
-        if let (Some(_), Scope::View(view)) = (self.stalled.take(), &self.scope) {
-            self.refused.remove(view);
-        }
     }
 
     fn has_seen(&self, source: &Source<'_>) -> bool {
@@ -259,73 +313,76 @@ impl Subscription {
     /// Looks at what may have changed since the last time.
     fn look(&mut self, source: &Source<'_>) -> Answer {
         let Source { set: &Set { generation, ref resources, .. }, strangers_may_go, .. } = *source;
+        if strangers_may_go {
+            self.strangers = HashSet::default();
+        }
         let seen = Seen { generation, strangers_may_go, resources: resources.clone() };
         let seen = self.seen.replace(seen).filter(|seen| seen.strangers_may_go == strangers_may_go);
         let again = std::mem::take(&mut self.again);
-        let mut names: BTreeSet<&str> = again.iter().map(String::as_str).collect();
+        let mut names: BTreeSet<&Name> = again.iter().collect();
         match &seen {
             Some(seen) => names.extend(resources.differing(&seen.resources)),
             None => {
-                names.extend(resources.names());
-                names.extend(self.held.keys().chain(&self.names).map(String::as_str));
+                names.extend(resources.iter().map(|(name, _)| name));
+                names.extend(self.held.keys().chain(&self.names));
             }
         }
         // The client's own come first: when another has the address of one of them, it is the other that is refused.
-        for resource in source.own {
-            names.remove(&*resource.name);
+        for (name, _) in source.own {
+            names.remove(name);
         }
-        let own = source.own.iter().map(|resource| &*resource.name);
+        let own = source.own.iter().map(|(name, _)| name);
         let mut answer = Answer::default();
         for name in own.chain(names) {
             match source.get(name) {
-                Some(resource) if self.wants(name) && self.lacks(resource) => {
-                    answer.changed.push(resource.clone());
+                Some(resource) if self.wants(name) && self.lacks(name, resource.version) => {
+                    answer.changed.push((source.shared(name.clone()), resource.clone()));
                 }
-                None if self.believes(name, source) => answer.removed.push(name.to_owned()),
+                None if self.believes(name, source) => answer.removed.push(name.clone()),
                 _ => {}
             }
         }
         answer
     }
 
-    fn wants(&self, name: &str) -> bool {
+    fn wants(&self, name: &Name) -> bool {
         self.wildcard || self.names.contains(name)
     }
 
     /// Must the client be told that there is no such resource?
-    fn believes(&self, name: &str, source: &Source<'_>) -> bool {
+    fn believes(&self, name: &Name, source: &Source<'_>) -> bool {
         let is_kept = !source.strangers_may_go && self.strangers.contains(name);
         let waits = self.names.contains(name) && !self.told_absent.contains(name);
         !is_kept && (self.held.contains_key(name) || waits)
     }
 
-    fn next_suspect(&mut self, source: &Source<'_>) -> Option<Arc<Resource>> {
+    fn next_suspect(&mut self, source: &Source<'_>) -> Option<(Name, Resource)> {
         while let Some(name) = self.suspects.pop_first() {
             if let Some(resource) = source.get(&name) {
-                return Some(resource.clone());
+                return Some((name, resource.clone()));
             }
         }
         None
     }
 
-    fn lacks(&self, resource: &Resource) -> bool {
-        let holds = self.held.get(&resource.name).is_some_and(|version| *version == resource.version);
-        let refuses =
-            self.refused.get(&resource.name).is_some_and(|refusal| refusal.version == resource.version);
-        !holds && !refuses
+    fn lacks(&self, name: &Name, version: Version) -> bool {
+        self.held.get(name) != Some(&version) && !self.refused.is_refused(name, version)
     }
 
-    fn record(&mut self, changed: &[Arc<Resource>], removed: &[String]) {
-        for resource in changed {
-            self.held.insert(resource.name.clone(), resource.version.clone());
-            self.strangers.remove(&resource.name);
-            self.told_absent.remove(&resource.name);
-            self.refused.remove(&resource.name);
+    fn record(&mut self, Answer { changed, removed }: &Answer, source: &Source<'_>) {
+        for (name, resource) in changed {
+            if self.names.contains(name) {
+                // One copy of the text for all.
+                self.names.replace(source.shared(name.clone()));
+            }
+            self.held.insert(name.clone(), resource.version);
+            self.strangers.remove(name);
+            self.told_absent.remove(name);
         }
         for name in removed {
             self.held.remove(name);
             self.strangers.remove(name);
-            self.refused.remove(name);
+            self.refused.forgive(name);
             if self.names.contains(name) {
                 self.told_absent.insert(name.clone());
             }

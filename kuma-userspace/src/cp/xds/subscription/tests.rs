@@ -2,14 +2,18 @@
 
 use envoy_types::pb::google::rpc;
 
+use std::time::Duration;
+
 use super::*;
+use crate::cp::xds::content::Content;
 
 /// A client and the set that it follows.
 struct Table {
     subscription: Subscription,
     set: Set,
     strangers_may_go: bool,
-    nonce: u32,
+    nonce: u64,
+    now: Instant,
 }
 
 impl Table {
@@ -23,21 +27,21 @@ impl Table {
             resource_names_subscribe: texts(names),
             initial_resource_versions: has
                 .iter()
-                .map(|&(name, version)| (name.into(), version.into()))
+                .map(|&(name, version)| (name.into(), resource(name, version).version.to_string()))
                 .collect(),
             ..DeltaDiscoveryRequest::default()
         };
         let subscription = Subscription::open(scope, &mut request);
         let set = Set { generation: 0, decided: true, resources: Resources::default() };
-        Self { subscription, set, strangers_may_go: true, nonce: 0 }
+        Self { subscription, set, strangers_may_go: true, nonce: 0, now: Instant::now() }
     }
 
     /// Publishes exactly these names and versions.
     fn publish(&mut self, resources: &[(&str, &str)]) -> &mut Self {
         let mut set = Resources::default();
         for &(name, version) in resources {
-            let (name, version, body) = (name.to_owned(), version.to_owned(), bytes::Bytes::new());
-            set.insert(Resource { name, version, body, endpoints: None });
+            let key = self.subscription.scope().read(name).unwrap();
+            set.insert(key, resource(name, version));
         }
         self.set.resources = set;
         self.set.generation += 1;
@@ -47,14 +51,22 @@ impl Table {
     /// What the client is told now: `name=version`, `-name`; `None` when there is nothing to tell.
     fn told(&mut self) -> Option<String> {
         let source = Source { set: &self.set, own: &[], strangers_may_go: self.strangers_may_go };
-        let nonce = (self.nonce + 1).to_string();
-        let (_, answer) = self.subscription.next(&source, || nonce)?;
+        let answer = self.subscription.next(&source, self.nonce + 1, self.now)?;
         self.nonce += 1;
-        let changed = answer.changed.iter().map(|resource| format!("{}={}", resource.name, resource.version));
+        let changed = answer.changed.iter().map(|(name, resource)| match &resource.content {
+            Content::Bytes(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => panic!("{name} {other:?}"),
+        });
         let mut told: Vec<String> = changed.collect();
-        told.extend(answer.removed.iter().map(|name| format!("-{name}")));
+        let removed = answer.removed.iter().map(|name| self.subscription.scope().write(name));
+        told.extend(removed.map(|name| format!("-{name}")));
         told.sort();
         Some(told.join(" "))
+    }
+
+    fn after(&mut self, pause: Duration) -> &mut Self {
+        self.now += pause;
+        self
     }
 
     fn ack(&mut self) -> &mut Self {
@@ -81,8 +93,15 @@ impl Table {
             error_detail: error,
             ..DeltaDiscoveryRequest::default()
         };
-        self.subscription.take(request).into_iter().map(|(name, _)| name).collect()
+        let news = self.subscription.take(request, self.now);
+        news.into_iter().map(|(name, _)| self.subscription.scope().write(&name)).collect()
     }
+}
+
+/// `name=version` in bytes.
+fn resource(name: &str, version: &str) -> Resource {
+    let content = Content::Bytes(format!("{name}={version}").into_bytes().into());
+    Resource::new(&Name::of(name), content)
 }
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -159,7 +178,7 @@ fn endpoints_that_were_sent_can_be_sent_again() {
     let mut table = Table::open(&["a", "b"], &[]);
     table.publish(&[("a", "1"), ("b", "1")]).told();
     table.ack();
-    table.subscription.forget([&"a".to_owned(), &"nobody".to_owned()].into_iter());
+    table.subscription.forget(["a", "nobody"].map(Name::of).into_iter());
     assert_eq!(table.told(), some("a=1"));
 }
 
@@ -170,9 +189,11 @@ fn a_refused_resource_is_not_sent_again_until_it_changes() {
     assert_eq!(table.nack("Error adding/updating listener(s) a: duplicate address"), ["a"]);
     assert_eq!(table.told(), None);
     assert_eq!(table.subscription.acked(), 1, "the others are in");
-    assert_eq!(table.subscription.refused().len(), 1);
+    assert_eq!(table.subscription.refused().count(), 1);
     assert_eq!(table.publish(&[("a", "2"), ("b", "1")]).told(), some("a=2"));
-    assert!(table.subscription.refused().is_empty());
+    assert_eq!(table.subscription.refused().count(), 1, "not taken yet");
+    assert_eq!(table.ack().told(), None);
+    assert_eq!(table.subscription.refused().count(), 0);
 }
 
 #[test]
@@ -242,7 +263,42 @@ fn a_message_that_an_agent_refuses_as_a_whole_comes_again_as_a_whole_with_the_ne
     assert_eq!(table.publish(&[("v", "1"), ("v/b", "1")]).told(), some("-v/a v/b=1 v=1"));
     assert_eq!(table.subscription.acked(), 0);
     assert_eq!(table.ack().told(), None);
-    assert_eq!((table.subscription.acked(), table.subscription.refused().len()), (2, 0));
+    assert_eq!((table.subscription.acked(), table.subscription.refused().count()), (2, 0));
+}
+
+#[test]
+fn a_refused_resource_is_tried_again_by_itself_and_alone() {
+    let mut table = Table::open(&[], &[]);
+    table.publish(&[("a", "1"), ("b", "1")]).told();
+    table.nack("Error adding/updating listener(s) a: the port is in use");
+    assert_eq!(table.told(), None);
+    let pause = table.subscription.wake().unwrap() - table.now;
+    table.publish(&[("a", "1"), ("b", "2")]);
+    assert_eq!(table.after(pause).told(), some("a=1"), "alone: it must not take others with it");
+    assert_eq!(table.subscription.refused().count(), 1, "still refused until it is taken");
+    assert_eq!(table.nack("Error adding/updating listener(s) a: the port is in use"), NOBODY, "no news");
+    assert_eq!(table.told(), some("b=2"));
+    assert_eq!(table.ack().told(), None);
+    assert!(table.subscription.wake().unwrap() - table.now > pause, "the pause grows");
+    assert_eq!(table.after(pause * 2).told(), some("a=1"));
+    table.ack();
+    assert_eq!((table.subscription.refused().count(), table.subscription.wake()), (0, None));
+}
+
+#[test]
+fn a_view_that_was_refused_as_a_whole_is_tried_again_by_itself() {
+    let mut table = agent(&[]);
+    table.publish(&[("v", "1"), ("v/a", "1")]).told();
+    table.nack("map VIPS is full");
+    assert_eq!(table.told(), None);
+    let pause = table.subscription.wake().unwrap() - table.now;
+    assert_eq!(table.after(pause).told(), some("v/a=1 v=1"));
+    assert_eq!(table.nack("map VIPS is full"), NOBODY, "no news");
+    assert_eq!(table.told(), None);
+    assert_eq!(table.after(pause * 2).told(), some("v/a=1 v=1"));
+    table.ack();
+    assert_eq!((table.subscription.refused().count(), table.subscription.wake()), (0, None));
+    assert_eq!((table.subscription.acked(), table.told()), (1, None));
 }
 
 const NOBODY: [&str; 0] = [];

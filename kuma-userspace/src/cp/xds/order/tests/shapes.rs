@@ -1,6 +1,8 @@
 //! The order in the compact shape, and while a VIP changes from one shape to the other. Part of order's tests.
 
 use super::*;
+use crate::cp::snapshot::MeshHeader;
+use crate::model::view::Port;
 
 const CLUSTER: &str = "outbound:240.0.0.1:80";
 const CLUSTER_OF_A: &str = "cluster outbound:240.0.0.1:80 a";
@@ -10,8 +12,8 @@ impl Table {
     /// The operator wants another shape of the same mesh.
     fn reshape(&mut self, outbounds: Outbounds) -> Vec<String> {
         self.outbounds = outbounds;
-        let mesh = MeshSnapshot { outbounds, ..(**self.order.wanted.as_ref().unwrap()).clone() };
-        self.step(Event::Wanted(Some(Arc::new(mesh))))
+        let vips = self.order.wanted.clone().unwrap().vips;
+        self.want_mesh(vips, outbounds)
     }
 
     fn compact(services: &[(&str, u8, u8)]) -> Self {
@@ -93,9 +95,7 @@ fn a_change_of_mind_leaves_what_works_as_it_is() {
 fn a_proxy_that_refuses_the_new_shape_keeps_the_old_one() {
     let mut table = Table::settled(&[("a", 1, 1)]);
     table.reshape(Outbounds::Compact);
-    let refusal = Refusal { version: "1".into(), reason: "no".into() };
-    let proxy = table.clients.get_mut(&1).unwrap();
-    proxy.progress.refused.insert((ResourceType::Cluster, CLUSTER.into()), refusal);
+    refuse(table.clients.get_mut(&1).unwrap(), ResourceType::Cluster, CLUSTER);
     assert_eq!(table.ack(1, &PROXY), NOTHING);
     assert_eq!(table.after(PROXY_LIMIT * 2), NOTHING, "the listener stays");
     assert_eq!(table.order.progress(), (1, 1));
@@ -140,9 +140,9 @@ fn a_compact_vip_that_moves_has_one_service_at_a_time() {
 #[test]
 fn ports_and_families_of_a_service_share_its_endpoints_to_the_last() {
     let mut table = Table::compact(&[("a", 1, 1)]);
-    let mut mesh = (**table.order.wanted.as_ref().unwrap()).clone();
-    mesh.services.get_mut("a").unwrap().ports.insert(Port::new(81));
-    assert_eq!(table.step(Event::Wanted(Some(Arc::new(mesh)))), ["cluster outbound:240.0.0.1:81 a"]);
+    let two_ports =
+        |_: &mut Published, listener: &mut Listener| listener.ports = [80, 81].map(Port::new).into();
+    assert_eq!(table.change("a", two_ports), ["cluster outbound:240.0.0.1:81 a"]);
     table.ack(1, &PROXY);
     assert_eq!(table.after(SETTLE), ["view a.mesh [1,1]"]);
     assert_eq!(table.want(&[("a", 1, 1)]), ["view a.mesh [1]"]);
@@ -155,16 +155,59 @@ fn ports_and_families_of_a_service_share_its_endpoints_to_the_last() {
 #[test]
 fn the_entrance_knows_a_range_as_long_as_something_of_it_is_out() {
     let mut table = Table::compact(&[("a", 1, 1)]);
-    let renumbered = |table: &Table, services| {
-        let ranges = vec!["241.0.0.0/8".parse().unwrap()];
-        let last = (**table.order.wanted.as_ref().unwrap()).clone();
-        Event::Wanted(Some(Arc::new(MeshSnapshot { ranges, services, ..last })))
-    };
-    let event = renumbered(&table, BTreeMap::new());
+    let header = (*table.order.wanted.clone().unwrap().header).clone();
+    let header = Arc::new(MeshHeader { ranges: vec!["241.0.0.0/8".parse().unwrap()], ..header });
+    let event = Event::Wanted(Some(MeshSnapshot { header, vips: OrdMap::new() }));
     table.order.entrance.ranges = vec!["240.0.0.0/8".parse().unwrap()];
     table.step(event);
     assert_eq!(table.order.entrance.ranges.len(), 2, "the old VIP still leads somewhere");
     table.ack(2, &[ResourceType::MeshView]);
     table.after(TTL * 2);
     assert_eq!(table.order.entrance.ranges, ["241.0.0.0/8".parse::<IpNetwork>().unwrap()]);
+}
+
+#[test]
+fn every_cluster_of_a_service_that_is_looked_up_follows_it_those_that_stay_come_and_go() {
+    let mut table = Table::compact(&[("a", 1, 1)]);
+    let ports = |ports: &'static [u16], text: &'static str| {
+        move |_: &mut Published, listener: &mut Listener| {
+            listener.ports = ports.iter().map(|&port| Port::new(port)).collect();
+            listener.endpoints = [host(text)].into();
+        }
+    };
+    let cluster = |port: u16, text: &str| format!("cluster outbound:240.0.0.1:{port} a looks up {text}:80");
+    table.change("a", ports(&[80, 81], "one.org"));
+    table.ack(1, &PROXY);
+    table.after(SETTLE);
+    // 81 stays, 80 is on its way out, 82 on its way in.
+    let changed = table.change("a", ports(&[81, 82], "one.org"));
+    assert_eq!(changed, [cluster(82, "one.org"), "view a.mesh [1]".into()]);
+    let renewed = table.change("a", ports(&[81, 82], "two.org"));
+    assert_eq!(renewed, [80, 81, 82].map(|port| cluster(port, "two.org")));
+    assert_eq!(table.after(SETTLE * 2), NOTHING, "82 waits for its cluster as it is now");
+    table.ack(1, &[ResourceType::Cluster]);
+    assert_eq!(table.after(SETTLE), ["view a.mesh [1,1]"]);
+}
+
+#[test]
+fn a_former_address_routes_and_does_not_resolve_once_the_new_one_works() {
+    let mut table = Table::compact(&[("a", 1, 1)]);
+    let renumbered = |published: &mut Published, _: &mut Listener| {
+        published.former = [[240, 0, 0, 1].into()].into();
+        published.addresses.v4 = Some([240, 0, 0, 9].into());
+    };
+    assert_eq!(table.change("a", renumbered), ["cluster outbound:240.0.0.9:80 a"]);
+    assert_eq!(
+        table.view.names()[&name("a.mesh")].v4,
+        Some([240, 0, 0, 1].into()),
+        "until the new one works"
+    );
+    table.ack(1, &PROXY);
+    assert_eq!(table.after(SETTLE), ["view a.mesh [1,9]"]);
+    assert_eq!(table.view.names()[&name("a.mesh")].v4, Some([240, 0, 0, 9].into()));
+    table.ack(2, &[ResourceType::MeshView]);
+    assert_eq!(table.change("a", |published, _| published.former = [].into()), ["view a.mesh [9]"]);
+    table.ack(2, &[ResourceType::MeshView]);
+    let rested = table.after(TTL * 2);
+    assert!(rested.contains(&NO_CLUSTER.into()), "{rested:?}");
 }
