@@ -35,10 +35,19 @@ impl Default for Mesh {
 impl Mesh {
     /// The file's text.
     pub fn to_yaml(&self) -> String {
-        let Self { cidr, cidr6, ttl_secs, services, more } = self;
-        let mut text =
-            format!("dnsServer: {{domain: mesh, CIDR: {cidr}, CIDR6: \"{cidr6}\", ttl: {ttl_secs}}}\n");
-        text.push_str(if services.is_empty() { "services: []\n" } else { "services:\n" });
+        format!("{}{}", self.settings(), self.resources())
+    }
+
+    /// The settings: the beginning of the file, or a control plane's configuration.
+    pub fn settings(&self) -> String {
+        let Self { cidr, cidr6, ttl_secs, .. } = self;
+        format!("dnsServer: {{domain: mesh, CIDR: {cidr}, CIDR6: \"{cidr6}\", ttl: {ttl_secs}}}\n")
+    }
+
+    /// Everything but the settings.
+    pub fn resources(&self) -> String {
+        let Self { services, more, .. } = self;
+        let mut text = String::from(if services.is_empty() { "services: []\n" } else { "services:\n" });
         for (name, Service { speaks, endpoints }) in services {
             let protocol = match speaks {
                 Speaks::Http => "http",

@@ -214,7 +214,7 @@ impl Envoy {
         let config = ProxyConfig {
             node_id: id.into(),
             view: MESH.into(),
-            xds: door.control_plane,
+            xds: door.control_plane.into(),
             access: door.access,
             outbound_port: Port::new(outbound),
             admin_port: Port::new(admin),
@@ -367,7 +367,7 @@ impl Agent {
     pub fn start_at(Door { control_plane, access }: Door, id: &str) -> Self {
         let (id, view) = (id.into(), MESH.into());
         let node = Introduction { id, role: Role::Agent, view, outbound_port: Port::new(15001) };
-        let (feed, mut updates) = Feed::new(FeedConfig { control_plane, access, node });
+        let (feed, mut updates) = Feed::new(FeedConfig { control_plane: control_plane.into(), access, node });
         let (seen, views) = watch::channel(None);
         let (answer, answers) = watch::channel(Ok(()));
         let mut tasks = JoinSet::new();

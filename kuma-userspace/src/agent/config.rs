@@ -1,6 +1,5 @@
 //! What an agent needs to know, as plain data. Made by cli, read by agent/mod.rs.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::agent::BpfLog;
@@ -11,6 +10,7 @@ use crate::agent::status::Beside;
 use crate::model::instance::Instance;
 use crate::model::view::Port;
 use crate::wire::access::Access;
+use crate::wire::address::ServerAddress;
 use crate::wire::node::{Introduction, Role};
 
 /// What an agent needs to know.
@@ -30,7 +30,7 @@ pub struct Config {
     pub ports: Ports,
     /// The view to serve, which is the mesh's name.
     pub view: String,
-    pub control_plane: SocketAddr,
+    pub control_plane: ServerAddress,
     /// What the control plane wants to see.
     pub access: Access,
     pub proxy: ProxySetup,
@@ -51,7 +51,7 @@ impl Config {
     /// Whom the feed asks, and as whom.
     pub(super) fn feed(&self) -> FeedConfig {
         FeedConfig {
-            control_plane: self.control_plane,
+            control_plane: self.control_plane.clone(),
             access: self.access.clone(),
             node: Introduction {
                 id: format!("agent-{}-{}", self.instance, std::process::id()),
@@ -68,7 +68,7 @@ impl Config {
         ProxyConfig {
             node_id: format!("proxy-{}-{}", self.instance, std::process::id()),
             view: self.view.clone(),
-            xds: self.control_plane,
+            xds: self.control_plane.clone(),
             access: self.access.clone(),
             outbound_port: self.ports.outbound,
             admin_port: self.proxy.admin_port,

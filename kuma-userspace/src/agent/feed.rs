@@ -2,10 +2,10 @@
 //! view stays as it is; a message counts as taken only when all of it was applied. Started by agent/mod.rs; hands each view
 //! to apply.
 
+mod dial;
 mod held;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +15,17 @@ use envoy_types::pb::google::rpc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::model::view::MeshView;
 use crate::rt::Drain;
 use crate::wire::access::{AUTHORIZATION, Access};
+use crate::wire::address::ServerAddress;
 use crate::wire::node::Introduction;
 use crate::wire::resource::ResourceType;
 
+use self::dial::{DialError, dial};
 use self::held::{Held, Next};
 
 /// Views that wait to be applied. One: the control plane sends the next only after the answer to the last.
@@ -35,17 +36,13 @@ const REQUESTS: usize = 2;
 const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// How long applying one view may take before the control plane is told that it failed.
 const APPLY_LIMIT: Duration = Duration::from_secs(60);
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// A control plane that does not answer a ping within [`PING_LIMIT`] is gone, and is dialled again.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Where the views come from, and who asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FeedConfig {
-    pub control_plane: SocketAddr,
+    pub control_plane: ServerAddress,
     /// What the control plane wants to see.
     pub access: Access,
     /// With role agent.
@@ -85,8 +82,8 @@ pub struct Feed {
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("cannot connect to the control plane at {addr}")]
-    Connect { addr: SocketAddr, source: tonic::transport::Error },
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("the control plane ended the stream: {0}")]
     Refused(String),
     #[error("the control plane closed the stream")]
@@ -162,27 +159,8 @@ impl Feed {
     async fn connect(
         &self,
     ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Broken> {
-        let addr = self.config.control_plane;
-        let connect = |source| Broken::Connect { addr, source };
         let Access { trust, token } = &self.config.access;
-        let scheme = if trust.is_some() { "https" } else { "http" };
-        let mut endpoint =
-            Endpoint::from_shared(format!("{scheme}://{addr}")).expect("a socket address makes a valid URL");
-        if let Some(trust) = trust {
-            let tls = ClientTlsConfig::new()
-                .ca_certificate(Certificate::from_pem(trust.as_pem()))
-                .domain_name(addr.ip().to_string());
-            endpoint = endpoint.tls_config(tls).map_err(connect)?;
-        }
-        let channel: Channel = endpoint
-            .connect_timeout(CONNECT_LIMIT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_LIMIT)
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
-            .map_err(connect)?;
+        let channel = dial(&self.config.control_plane, trust.as_ref()).await?;
         let (requests, outgoing) = mpsc::channel(REQUESTS);
         requests.send(self.subscription()).await.map_err(|_closed| Broken::Closed)?;
         let mut request = Request::new(ReceiverStream::new(outgoing));

@@ -2,6 +2,7 @@
 //! Keeps: exit codes are those of [`outcome::Code`]; what a program reads goes to stdout, what a human reads to stderr.
 //! Called by main.
 
+mod agent;
 mod cleanup;
 mod completions;
 mod control_plane;
@@ -9,6 +10,7 @@ mod duration;
 mod exec;
 mod install;
 mod logs;
+mod machine;
 mod outcome;
 mod paths;
 mod place;
@@ -16,6 +18,7 @@ mod service;
 mod signals;
 mod socket;
 mod status;
+mod story;
 mod table;
 mod up;
 mod vips;
@@ -66,6 +69,7 @@ struct Cli {
 enum Command {
     Up(up::Args),
     ControlPlane(control_plane::Args),
+    Agent(agent::Args),
     Exec(exec::Args),
     Status(status::Args),
     Vips(vips::Args),
@@ -91,6 +95,7 @@ impl Cli {
         match self.command {
             Command::Up(args) => up::run(args, self.paths, self.logs.format()),
             Command::ControlPlane(args) => control_plane::run(args, &self.paths),
+            Command::Agent(args) => agent::run(args, &self.paths, self.logs.format()),
             Command::Exec(args) => exec::run(args.config(self.paths)),
             Command::Status(args) => status::run(&args.config(self.paths)),
             Command::Vips(args) => vips::run(&args.config(self.paths)),
@@ -105,7 +110,7 @@ impl Command {
     /// What runs for long tells what it does; what answers and ends says only what is odd.
     fn level(&self) -> LevelFilter {
         match self {
-            Self::Up(_) | Self::ControlPlane(_) => LevelFilter::INFO,
+            Self::Up(_) | Self::ControlPlane(_) | Self::Agent(_) => LevelFilter::INFO,
             _ => LevelFilter::WARN,
         }
     }

@@ -26,6 +26,7 @@ pub struct Builder {
     services: Vec<(String, Speaks, u16)>,
     args: Vec<String>,
     without_envoy: bool,
+    apart: Option<String>,
 }
 
 impl Builder {
@@ -53,6 +54,12 @@ impl Builder {
         self
     }
 
+    /// A control plane and an agent as processes of their own; `configuration` is further YAML for the former.
+    pub fn apart(mut self, configuration: &str) -> Self {
+        self.apart = Some(configuration.into());
+        self
+    }
+
     /// `up --envoy none`.
     pub fn without_envoy(mut self) -> Self {
         self.without_envoy = true;
@@ -76,6 +83,8 @@ impl Builder {
             args,
             mesh: self.mesh,
             up: None,
+            apart: self.apart,
+            plane: None,
             starts: 0,
             backends: Vec::new(),
             server,

@@ -37,6 +37,9 @@ pub struct World {
     args: Vec<String>,
     mesh: Mesh,
     up: Option<Process>,
+    /// Two processes in place of `up`: a control plane of this further configuration, and an agent.
+    apart: Option<String>,
+    plane: Option<Process>,
     starts: u32,
     backends: Vec<(String, Backend)>,
     server: Backends,
@@ -133,7 +136,13 @@ impl World {
 
     fn write_mesh(&self) -> anyhow::Result<()> {
         let next = self.dir.path().join(".mesh.yaml.next");
-        std::fs::write(&next, self.mesh.to_yaml())?;
+        let text = if let Some(more) = &self.apart {
+            std::fs::write(self.plane_config(), format!("{}{more}", self.mesh.settings()))?;
+            self.mesh.resources()
+        } else {
+            self.mesh.to_yaml()
+        };
+        std::fs::write(&next, text)?;
         Ok(std::fs::rename(next, self.mesh_file())?)
     }
 
@@ -151,18 +160,72 @@ impl World {
         Ok(command)
     }
 
-    /// Starts `up` in the world's namespace; does not wait.
+    /// Starts `up` in the world's namespace, or a control plane and an agent; does not wait.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        if self.apart.is_some() {
+            self.start_plane()?;
+            return self.start_agent(&["--control-plane", "http://127.0.0.1:5678"]);
+        }
         let mut command = self.kuma_dns()?;
-        command.arg("up").arg("-f").arg(self.mesh_file()).args(&self.args);
-        command.arg("--resolv-conf").arg(self.dir.path().join("resolv.conf"));
-        self.starts += 1;
-        let log = self.dir.path().join(format!("up-{}.log", self.starts));
-        self.up = Some(self.netns.run(move || Process::start(command, &log))?);
+        command.arg("up").arg("-f").arg(self.mesh_file());
+        self.up = Some(self.start_machine(command, "up")?);
         Ok(())
+    }
+
+    /// The configuration of the control plane, where it is a process of its own.
+    pub fn plane_config(&self) -> PathBuf {
+        self.dir.path().join("control-plane.yaml")
+    }
+
+    /// Starts the control plane of a world whose parts are apart; does not wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_plane(&mut self) -> anyhow::Result<()> {
+        let mut command = self.kuma_dns()?;
+        command.arg("control-plane").arg("-c").arg(self.plane_config()).arg("-f").arg(self.mesh_file());
+        self.plane = Some(self.start_process(command, "control-plane")?);
+        Ok(())
+    }
+
+    /// Starts the agent of such a world; does not wait. The other functions that speak of `up` mean it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_agent(&mut self, args: &[&str]) -> anyhow::Result<()> {
+        let mut command = self.kuma_dns()?;
+        command.arg("agent").args(args);
+        self.up = Some(self.start_machine(command, "agent")?);
+        Ok(())
+    }
+
+    fn start_machine(&mut self, mut command: Command, name: &str) -> anyhow::Result<Process> {
+        command.args(&self.args).arg("--resolv-conf").arg(self.dir.path().join("resolv.conf"));
+        self.start_process(command, name)
+    }
+
+    fn start_process(&mut self, command: Command, name: &str) -> anyhow::Result<Process> {
+        self.starts += 1;
+        let log = self.dir.path().join(format!("{name}-{}.log", self.starts));
+        self.netns.run(move || Process::start(command, &log))
+    }
+
+    /// Ends the control plane of a world whose parts are apart.
+    ///
+    /// # Errors
+    /// There is none, or it still runs after the deadline.
+    pub fn stop_plane(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
+        let mut plane = self.plane.take().context("the control plane was not started")?;
+        plane.signal(signal);
+        plane.wait(READY_SECS)
+    }
+
+    /// What the control plane printed since its last start, where it is a process of its own.
+    pub fn plane_said(&self) -> String {
+        self.plane.as_ref().map(Process::said).unwrap_or_default()
     }
 
     /// Waits until `exec` would run a command.
@@ -178,6 +241,9 @@ impl World {
             }
             if let Some(ended) = self.up_process()?.ended() {
                 bail!("`up` ended before it was ready: {ended}\n{}", self.up_said());
+            }
+            if let Some(ended) = self.plane.as_mut().and_then(Process::ended) {
+                bail!("the control plane ended: {ended}\n{}", self.plane_said());
             }
             let refused = String::from_utf8_lossy(&output.stderr).into_owned();
             ensure!(Instant::now() < deadline, "{refused}`up` said:\n{}", self.up_said());
@@ -287,6 +353,9 @@ impl World {
         if let Some(mut up) = self.up.take() {
             up.terminate()?;
         }
+        if let Some(mut plane) = self.plane.take() {
+            plane.terminate()?;
+        }
         let output = self.kuma_dns()?.args(["cleanup", "--force", "--purge"]).output()?;
         ensure!(output.status.success(), "cleanup: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
@@ -296,7 +365,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- {} `up` said:\n{}", self.instance, self.up_said());
+            eprintln!("--- {} `up` said:\n{}{}", self.instance, self.up_said(), self.plane_said());
         }
         if let Err(error) = self.tear_down() {
             eprintln!("world {}: {error:#}", self.instance);

@@ -23,6 +23,7 @@ use self::parent::Parent;
 use crate::model::view::Port;
 use crate::rt::Drain;
 use crate::wire::access::Access;
+use crate::wire::address::ServerAddress;
 use crate::wire::envoy::Bootstrap;
 use crate::wire::node::{Introduction, Role};
 
@@ -52,7 +53,7 @@ pub struct ProxyConfig {
     pub node_id: String,
     /// The view, that is the mesh, whose listeners it asks for.
     pub view: String,
-    pub xds: SocketAddr,
+    pub xds: ServerAddress,
     /// What the control plane wants to see.
     pub access: Access,
     pub outbound_port: Port,
@@ -163,7 +164,7 @@ impl Proxy {
         let node = Introduction { id, role: Role::Proxy, view, outbound_port: config.outbound_port };
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, config.admin_port.get()));
         let (access, owner) = (config.access.clone(), config.owner.clone());
-        let bootstrap = Bootstrap { node, xds: config.xds, access, admin, owner };
+        let bootstrap = Bootstrap { node, xds: config.xds.clone(), access, admin, owner };
         let mut command = Command::new(self.binary.to_exec());
         command.as_std_mut().env_clear();
         command

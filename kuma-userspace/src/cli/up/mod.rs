@@ -3,7 +3,6 @@
 
 mod args;
 mod plane;
-mod story;
 
 pub(super) use args::Args;
 
@@ -13,13 +12,13 @@ use super::logs::Format;
 use super::outcome::{Code, Failure, OrExit, Outcome};
 use super::paths::Paths;
 use super::service::{self, End, LastWords, Service};
+use super::story::Story;
 use crate::agent;
-use crate::cp::{self, ControlPlane};
+use crate::cp::{self, ControlPlane, Summary};
 use crate::kernel::{cgroup, preflight};
 use crate::rt::Ready;
 
 use args::Config;
-use story::Story;
 
 const LAST_WORDS: LastWords = LastWords {
     first: "ending: names stop first, then connections; a second signal ends it at once",
@@ -32,8 +31,15 @@ pub(super) fn run(args: Args, paths: Paths, format: Format) -> Outcome {
     preflight::check(&paths.bpffs).or_exit(Code::NotSupported)?;
     let cgroup2 = cgroup::find_cgroup2().or_exit(Code::NotSupported)?;
     let config = args.config(paths, format, cgroup2);
-    let story = Story::new(&config, &summary, began);
+    let story = Story::new(&config.paths, config.format, began, input(&config, &summary));
     service::block_on(serve(config, story))
+}
+
+/// `2 services of 3 endpoints in mesh.yaml`.
+fn input(config: &Config, summary: &Summary) -> String {
+    let files: Vec<String> =
+        config.control_plane.files.iter().map(|file| file.display().to_string()).collect();
+    format!("{} services of {} endpoints in {}", summary.services, summary.endpoints, files.join(", "))
 }
 
 async fn serve(mut config: Config, story: Story) -> Result<End, Failure> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::wire::access::{AUTHORIZATION, Access, Trust};
+use crate::wire::address::{Host, ServerAddress};
 use crate::wire::node::{Introduction, META_OUTBOUND_PORT, META_OWNER, META_ROLE, META_VIEW};
 
 /// Stats that are kept; all others would cost memory and CPU for each VIP. Envoy's CDS stands still for ever when
@@ -19,7 +20,7 @@ const KEPT_STAT_SUFFIX: &str = ".no_filter_chain_match";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bootstrap {
     pub node: Introduction,
-    pub xds: SocketAddr,
+    pub xds: ServerAddress,
     pub access: Access,
     pub admin: SocketAddr,
     /// A path that says on the command line whose Envoy it is.
@@ -58,7 +59,7 @@ impl Bootstrap {
                 "lds_config": ads,
                 "cds_config": ads,
             },
-            "static_resources": {"clusters": [xds_cluster(self.xds, self.access.trust.as_ref())]},
+            "static_resources": {"clusters": [xds_cluster(&self.xds, self.access.trust.as_ref())]},
             "admin": {"address": address(self.admin)},
             "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": kept}}},
             "overload_manager": {"resource_monitors": [connection_limit()]},
@@ -95,15 +96,22 @@ fn connection_limit() -> Value {
     })
 }
 
-fn xds_cluster(xds: SocketAddr, trust: Option<&Trust>) -> Value {
-    let endpoint = json!({"endpoint": {"address": address(xds)}});
+fn xds_cluster(xds: &ServerAddress, trust: Option<&Trust>) -> Value {
+    let at = json!({"socket_address": {"address": xds.host.to_string(), "port_value": xds.port.get()}});
+    let endpoint = json!({"endpoint": {"address": at}});
+    let kind = match xds.host {
+        Host::Ip(_) => "STATIC",
+        // Envoy asks the machine's own nameservers, as it does for endpoints that are given by name.
+        Host::Name(_) => "STRICT_DNS",
+    };
     let http2 = json!({
         // A control plane that died without a word is noticed and dialled again.
         "connection_keepalive": {"interval": "30s", "timeout": "5s"},
     });
     let mut cluster = json!({
         "name": XDS_CLUSTER,
-        "type": "STATIC",
+        "type": kind,
+        "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": XDS_CLUSTER,
@@ -117,14 +125,18 @@ fn xds_cluster(xds: SocketAddr, trust: Option<&Trust>) -> Value {
         },
     });
     if let Some(trust) = trust {
-        cluster["transport_socket"] = tls(xds, trust);
+        cluster["transport_socket"] = tls(&xds.host, trust);
     }
     cluster
 }
 
-/// The server must have a certificate for the address that is dialled, from an authority that is trusted.
-fn tls(xds: SocketAddr, trust: &Trust) -> Value {
-    let name = json!({"san_type": "IP_ADDRESS", "matcher": {"exact": xds.ip().to_string()}});
+/// The server must have a certificate for the host that is dialled, from an authority that is trusted.
+fn tls(host: &Host, trust: &Trust) -> Value {
+    let (kind, sni) = match host {
+        Host::Ip(_) => ("IP_ADDRESS", None),
+        Host::Name(name) => ("DNS", Some(name.as_str())),
+    };
+    let name = json!({"san_type": kind, "matcher": {"exact": host.to_string()}});
     let validation = json!({
         "trusted_ca": {"inline_string": trust.as_pem()},
         "match_typed_subject_alt_names": [name],
@@ -133,6 +145,7 @@ fn tls(xds: SocketAddr, trust: &Trust) -> Value {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": sni.unwrap_or_default(),
             "common_tls_context": {"alpn_protocols": ["h2"], "validation_context": validation},
         },
     })
@@ -147,13 +160,15 @@ mod tests {
     use super::*;
     use crate::model::view::Port;
     use crate::wire::access::Token;
+    use crate::wire::address::ServerUrl;
     use crate::wire::node::Role;
 
     #[test]
     fn a_bootstrap_says_whose_view_it_wants_and_keeps_the_stats_that_envoy_needs() {
         let (role, view, outbound_port) = (Role::Proxy, "default".into(), Port::new(15001));
         let node = Introduction { id: "proxy-1".into(), role, view, outbound_port };
-        let (xds, admin) = ("127.0.0.1:5678".parse().unwrap(), "127.0.0.1:9901".parse().unwrap());
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (xds, admin) = (at("127.0.0.1:5678").into(), at("127.0.0.1:9901"));
         let (access, owner) = (Access::default(), "/run/kuma-dns/default".into());
         let bootstrap = Bootstrap { node, xds, access, admin, owner };
         let text = bootstrap.to_yaml();
@@ -167,5 +182,13 @@ mod tests {
         let secret = Bootstrap { access: Access { trust: None, token }, ..bootstrap };
         assert!(!secret.to_yaml().contains("grpc_services"), "Envoy would have the service twice");
         assert!(!secret.to_yaml().contains("abc") && secret.secret().unwrap().contains("abc"));
+
+        let url: ServerUrl = "https://cp.example:5679".parse().unwrap();
+        let trust = Some(Trust::parse("-----BEGIN CERTIFICATE-----").unwrap());
+        let named = Bootstrap { xds: url.address, access: Access { trust, token: None }, ..secret };
+        let cluster =
+            &serde_json::from_str::<Value>(&named.to_yaml()).unwrap()["static_resources"]["clusters"][0];
+        assert_eq!(cluster["type"], "STRICT_DNS");
+        assert_eq!(cluster["transport_socket"]["typed_config"]["sni"], "cp.example");
     }
 }

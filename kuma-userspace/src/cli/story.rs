@@ -1,5 +1,5 @@
-//! What `up` tells a person while it starts: what it waits for, and once it is ready, what is where and what to try.
-//! Keeps: nothing is told that the agent's own status does not say. In JSON logs it is one event. Called by up.
+//! What `up` and `agent` tell a person while they start: what they wait for, and once they are ready, what is where and what to
+//! try. Keeps: nothing is told that the agent's own status does not say. In JSON logs it is one event.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -12,11 +12,8 @@ use crate::cli::duration::human;
 use crate::cli::logs::Format;
 use crate::cli::paths::Paths;
 use crate::cli::{socket, table};
-use crate::cp::Summary;
 use crate::rt::Drain;
 use crate::wire::local::{Status, Vip};
-
-use super::args::Config;
 
 /// Pause between two looks at the agent's status.
 const POLL: Duration = Duration::from_millis(20);
@@ -33,26 +30,18 @@ const WORKLOAD_PROGRAM: &str = "connect4";
 const BOLD: &str = "\x1b[1m";
 const OFF: &str = "\x1b[0m";
 
-/// Tells how `up` starts.
+/// Tells how a start goes.
 pub(super) struct Story {
     paths: Paths,
     format: Format,
     began: Instant,
-    /// `2 services in mesh.yaml`.
+    /// What is served, in words: `2 services in mesh.yaml`.
     input: String,
 }
 
 impl Story {
-    pub(super) fn new(config: &Config, summary: &Summary, began: Instant) -> Self {
-        let files: Vec<String> =
-            config.control_plane.files.iter().map(|file| file.display().to_string()).collect();
-        let input = format!(
-            "{} services of {} endpoints in {}",
-            summary.services,
-            summary.endpoints,
-            files.join(", ")
-        );
-        Self { paths: config.paths.clone(), format: config.format, began, input }
+    pub(super) fn new(paths: &Paths, format: Format, began: Instant, input: String) -> Self {
+        Self { paths: paths.clone(), format, began, input }
     }
 
     /// Tells until it is ready, then waits for the end.
@@ -141,7 +130,7 @@ impl Story {
         let name = vips.first().map_or("NAME.mesh", |vip| vip.name.as_str());
         format!(
             "\nIn another terminal:\n  kuma-dns {flags}exec -- curl -s http://{name}/\n  kuma-dns {flags}status\n\
-             Ctrl-C ends it and removes the datapath.\n\n"
+             Ctrl-C ends it in order.\n\n"
         )
     }
 
