@@ -31,7 +31,7 @@ pub fn canonical(service: &str, domain: &Hostname) -> Result<Hostname, NameError
 }
 
 /// The alias with dots, where it is another name and a valid one (`a__b` has none: it would hold an empty label).
-fn dotted(service: &str, domain: &Hostname) -> Option<Hostname> {
+pub(super) fn dotted(service: &str, domain: &Hostname) -> Option<Hostname> {
     let alias = service.contains('_').then(|| service.replace('_', "."))?;
     canonical(&alias, domain).ok()
 }

@@ -1,36 +1,34 @@
 //! Resources to snapshots: names, VIPs, the store. Knows no task and no channel; its calls block.
 //! Keeps: persist before publish (what the store refused is in no snapshot); a failure costs time, not VIPs: the state is
 //! read back from the store and the change tried again; where another replica leads, what it stored is published and nothing
-//! is stored. Called by cp (open) and the task in publish::task.
+//! is stored; a change costs what it changes. Called by cp (open) and the task in publish::task.
 
+mod report;
+mod shown;
 mod task;
 
 pub(super) use self::task::Publish;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use imbl::OrdMap;
-use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::allocator::{Allocator, Doubled, Family, Lost};
+use self::shown::Shown;
+use super::allocator::{Allocator, Doubled, Lost};
 use super::clock::Clock;
-use super::plan::{self, Plan};
+use super::plan::Planner;
 use super::resources::Resources;
-use super::settings::{AllPools, Settings, Source};
-use super::snapshot::{MeshHeader, MeshSnapshot, Outbounds, Published as Vip, Snapshot};
-use super::status::{self, StatusCell};
-use super::store::{Loaded, Quarantined, Role, Store, StoreError};
+use super::settings::{AllPools, Settings};
+use super::snapshot::{Outbounds, Snapshot};
+use super::store::{Loaded, Quarantined, Recent, Role, Store, StoreError};
 use crate::model::resource::ServiceKey;
-use crate::model::view::Addresses;
 
 /// Decides and stores.
 pub(super) struct Publisher {
     store: Box<dyn Store>,
     clock: Clock,
+    planner: Planner,
     allocator: Allocator,
     role: Role,
     pools: AllPools,
@@ -38,18 +36,37 @@ pub(super) struct Publisher {
     /// Said on the command line, it wins over the files.
     outbounds: Option<Outbounds>,
     quarantined: Vec<Quarantined>,
-    /// The last one. Meshes stay in it, if only empty: somebody may have a view of them, and hears of removals.
-    snapshot: Snapshot,
-    /// The allocator is ahead of the store, which refused its last step, or behind it, which another replica wrote.
-    stale: bool,
+    /// What was published last.
+    shown: Shown,
+    /// What the next step has to look at.
+    due: Due,
+    store_is: StoreIs,
+}
+
+/// How the store and the allocator stand to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum StoreIs {
+    Known,
+    /// Another replica may have written it.
+    Ahead,
+    /// Nobody knows: it refused the allocator's last step, or failed.
+    Unknown,
+}
+
+/// Whose VIPs may be others than those that are published.
+#[derive(Debug)]
+enum Due {
+    Everybody,
+    These(Vec<ServiceKey>),
 }
 
 /// What is known to everybody once it is sent.
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) snapshot: Snapshot,
-    plan: Plan,
-    /// When rested addresses can help services without one.
+    /// Is it another one than the last?
+    changed: bool,
+    /// When rested addresses can help services without one, or former ones end.
     again_in: Option<Duration>,
 }
 
@@ -60,18 +77,19 @@ impl Publisher {
         let role = loaded.role.clone();
         let (pools, rest_secs) = (settings.all_pools(), settings.rest_secs);
         let (allocator, quarantined) = take_up(loaded, pools, rest_secs, clock.now_secs());
-        let outbounds = None;
         Ok(Self {
             store,
             clock,
+            planner: Planner::default(),
             allocator,
             role,
             pools,
             rest_secs,
-            outbounds,
+            outbounds: None,
             quarantined,
-            snapshot: Snapshot::default(),
-            stale: false,
+            shown: Shown::default(),
+            due: Due::Everybody,
+            store_is: StoreIs::Known,
         })
     }
 
@@ -87,186 +105,112 @@ impl Publisher {
 
     /// The store is read again before the next step.
     pub(super) fn read_again(&mut self) {
-        self.stale = true;
+        if self.store_is == StoreIs::Known {
+            self.store_is = StoreIs::Ahead;
+        }
     }
 
     /// Gives every service its VIPs and stores them; where another replica leads, takes what that one stored.
     pub(super) fn publish(&mut self, resources: &Resources) -> Result<Published, StoreError> {
-        self.follow(&resources.settings)?;
-        let plan = plan::build(resources);
-        match self.allocate(&plan) {
+        self.heed(&resources.settings)?;
+        let planned = self.planner.follow(resources);
+        self.due.add(planned);
+        match self.allocate() {
             Err(StoreError::Superseded) => {
-                self.follow(&resources.settings)?;
+                self.heed(&resources.settings)?;
                 if self.role.allocates() {
                     return Err(StoreError::Superseded);
                 }
             }
             outcome => outcome?,
         }
-        let snapshot = self.snapshot(&resources.settings, &plan);
-        let again_in = self
-            .allocator
-            .next_free_secs()
-            .map(|at_secs| at_secs.saturating_sub(self.clock.now_secs()).max(1));
-        Ok(Published { snapshot, plan, again_in: again_in.map(Duration::from_secs) })
+        let outbounds = self.outbounds.unwrap_or(resources.settings.outbounds);
+        let ranges = shown::ranges(&self.pools, &self.allocator);
+        let mut changed = self.shown.head(&resources.settings, outbounds, ranges, &self.planner);
+        changed |= match std::mem::replace(&mut self.due, Due::These(Vec::new())) {
+            Due::Everybody => self.shown.show_all(&self.planner, &self.allocator),
+            Due::These(keys) => self.shown.show(&keys, &self.planner, &self.allocator),
+        };
+        Ok(Published { snapshot: self.shown.snapshot.clone(), changed, again_in: self.again_in() })
     }
 
-    fn allocate(&mut self, plan: &Plan) -> Result<(), StoreError> {
+    fn again_in(&self) -> Option<Duration> {
+        let former = self.allocator.next_former_secs().filter(|_| self.role.allocates());
+        let at_secs = self.allocator.next_free_secs().into_iter().chain(former).min()?;
+        Some(Duration::from_secs(at_secs.saturating_sub(self.clock.now_secs()).max(1)))
+    }
+
+    fn allocate(&mut self) -> Result<(), StoreError> {
         if !self.role.allocates() {
             return Ok(());
         }
-        let changes = self.allocator.align(plan.entries.keys(), self.clock.now_secs());
-        if !changes.is_empty() {
-            self.stale = true;
-            self.store.commit(&changes)?;
-            self.stale = false;
-            debug!(stored = changes.puts.len(), deleted = changes.deletes.len(), "VIPs stored");
+        let now_secs = self.clock.now_secs();
+        let changes = match &self.due {
+            Due::Everybody => self.allocator.align(self.planner.keys(), now_secs),
+            Due::These(keys) => {
+                let (wanted, gone): (Vec<_>, Vec<_>) =
+                    keys.iter().partition(|key| self.planner.entry(key).is_some());
+                self.allocator.step(wanted, gone, now_secs)
+            }
+        };
+        if changes.is_empty() {
+            return Ok(());
         }
+        self.store_is = StoreIs::Unknown;
+        self.store.commit(&changes)?;
+        self.store_is = StoreIs::Known;
+        self.due.add(changes.services().cloned());
+        debug!(stored = changes.puts.len(), deleted = changes.deletes.len(), "VIPs stored");
         Ok(())
     }
 
     /// Makes the allocator fit the store and the settings.
-    fn follow(&mut self, settings: &Settings) -> Result<(), StoreError> {
+    fn heed(&mut self, settings: &Settings) -> Result<(), StoreError> {
+        let recent = match self.store_is {
+            StoreIs::Known => true,
+            StoreIs::Ahead => self.catch_up()?,
+            StoreIs::Unknown => false,
+        };
         let (pools, rest_secs) = (settings.all_pools(), settings.rest_secs);
-        if self.stale {
+        let same = (pools, rest_secs) == (self.pools, self.rest_secs);
+        (self.pools, self.rest_secs) = (pools, rest_secs);
+        if !recent {
+            self.store_is = StoreIs::Unknown;
             let loaded = self.store.load()?;
             self.clock.follow(loaded.wall, &loaded.records);
             self.role = loaded.role.clone();
             (self.allocator, self.quarantined) = take_up(loaded, pools, rest_secs, self.clock.now_secs());
-            self.stale = false;
-        } else if (pools, rest_secs) != (self.pools, self.rest_secs) {
+            self.due = Due::Everybody;
+        } else if !same {
             warn_doubled(&self.allocator.reconfigure(pools, rest_secs, self.clock.now_secs()));
+            self.due = Due::Everybody;
         }
-        (self.pools, self.rest_secs) = (pools, rest_secs);
+        self.store_is = StoreIs::Known;
         Ok(())
     }
 
-    /// The last snapshot with what has changed since. Entries without an address are left out: there is nothing to say
-    /// about them yet.
-    fn snapshot(&mut self, settings: &Settings, plan: &Plan) -> Snapshot {
-        let header = Arc::new(MeshHeader {
-            domain: settings.domain.clone(),
-            ttl_secs: settings.ttl_secs,
-            ranges: self.ranges(),
-            outbounds: self.outbounds.unwrap_or(settings.outbounds),
-        });
-        for mesh in &plan.meshes {
-            let empty = || MeshSnapshot { header: header.clone(), vips: OrdMap::new() };
-            self.snapshot.meshes.entry(mesh.clone()).or_insert_with(empty);
+    /// Takes what others have stored. False: only everything tells.
+    fn catch_up(&mut self) -> Result<bool, StoreError> {
+        let Some(Recent { changed, removed, role, wall }) = self.store.recent()? else { return Ok(false) };
+        self.clock.follow(wall, &changed);
+        self.due.add(changed.iter().map(|record| &record.service).chain(&removed).cloned());
+        if self.allocator.learn(changed, &removed).is_err() {
+            return Ok(false);
         }
-        let mut wanted: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Vip>> = BTreeMap::new();
-        for (key, entry) in &plan.entries {
-            let addresses = self.allocator.addresses(key);
-            if addresses != Addresses::default() {
-                let vip = Vip::new(addresses, Arc::new(entry.into()));
-                wanted.entry(key.mesh.clone()).or_default().insert(key.local().into(), vip);
-            }
+        if role.allocates() && role != self.role {
+            // What the last leader left undone is ours now.
+            self.due = Due::Everybody;
         }
-        for (name, mesh) in &mut self.snapshot.meshes {
-            if mesh.header != header {
-                mesh.header = header.clone();
-            }
-            let wanted = wanted.remove(name).unwrap_or_default();
-            let gone = mesh.vips.keys().filter(|key| !wanted.contains_key(*key));
-            for key in gone.cloned().collect::<Vec<_>>() {
-                mesh.vips.remove(&key);
-            }
-            for (key, vip) in wanted {
-                if mesh.vips.get(&key) != Some(&vip) {
-                    mesh.vips.insert(key, vip);
-                }
-            }
-        }
-        self.snapshot.clone()
-    }
-
-    /// The networks that VIPs come from: those of services always, the others when they have given an address that is
-    /// remembered. What nobody uses is not touched.
-    fn ranges(&self) -> Vec<IpNetwork> {
-        let fill: Vec<_> = self.allocator.fill().collect();
-        let used = |source: Source, range: &IpNetwork| {
-            fill.iter().any(|fill| {
-                fill.source == source
-                    && (fill.family == Family::V4) == range.is_ipv4()
-                    && fill.held + fill.resting > 0
-            })
-        };
-        let wanted =
-            self.pools.ranges().filter(|(source, range)| *source == Source::Dns || used(*source, range));
-        let mut ranges: Vec<IpNetwork> = Vec::new();
-        for (_, range) in wanted {
-            let within = |other: &IpNetwork| other.contains(range.ip()) && other.prefix() <= range.prefix();
-            if !ranges.iter().any(within) {
-                ranges.push(range);
-            }
-        }
-        ranges
-    }
-
-    /// Everything about the last change that an operator may want to know.
-    pub(super) fn report(&self, published: &Published, cell: &StatusCell) {
-        let starving = self.allocator.starving().map(|starving| status::Starving {
-            mesh: starving.service.mesh.to_string(),
-            service: starving.service.local(),
-            family: family_name(starving.family),
-        });
-        let pools = self.allocator.fill().map(|fill| status::Pool {
-            range: match fill.family {
-                Family::V4 => self.pools.of(fill.source).v4.map(|pool| pool.to_string()),
-                Family::V6 => self.pools.of(fill.source).v6.map(|pool| pool.to_string()),
-            }
-            .unwrap_or_default(),
-            of: fill.source.key(),
-            size: fill.size.to_string(),
-            held: fill.held,
-            resting: fill.resting,
-        });
-        let quarantined = self.quarantined.iter().map(|record| status::Quarantined {
-            key: record.key.clone(),
-            since_secs: record.since_secs,
-            reason: record.reason.clone(),
-        });
-        let replica = status::replica(&self.role);
-        let conflicts = published.plan.conflicts.iter().cloned().map(status::Conflict::from);
-        let conditions = published.plan.conditions.iter().cloned().map(status::Condition::from);
-        let (starving, pools, quarantined) =
-            (starving.collect::<Vec<_>>(), pools.collect(), quarantined.collect());
-        let (conflicts, conditions) = (conflicts.collect::<Vec<_>>(), conditions.collect());
-        let with_vip = |key: &&ServiceKey| self.allocator.addresses(key) != Addresses::default();
-        cell.update(|status| {
-            warn_of_news(status, &starving, &conflicts);
-            status.services = published.plan.entries.len();
-            status.published = published.plan.entries.keys().filter(with_vip).count();
-            status.store_error = None;
-            status.replica = replica;
-            status.conflicts = conflicts;
-            status.conditions = conditions;
-            status.starving = starving;
-            status.quarantined = quarantined;
-            status.pools = pools;
-        });
+        self.role = role;
+        Ok(true)
     }
 }
 
-/// Says what has become worse since the last report; once, not with every change of something else.
-fn warn_of_news(before: &status::Status, starving: &[status::Starving], conflicts: &[status::Conflict]) {
-    if starving.len() > before.starving.len() {
-        let services = starving.len();
-        warn!(
-            services,
-            "a VIP pool is used up, services wait for an address: use a larger CIDR, see `kuma-dns status`"
-        );
-    }
-    if conflicts.len() > before.conflicts.len() {
-        let names = conflicts.len();
-        warn!(names, "services want the same names, the first by name has them: see `kuma-dns status`");
-    }
-}
-
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
+impl Due {
+    fn add(&mut self, more: impl IntoIterator<Item = ServiceKey>) {
+        if let Self::These(keys) = self {
+            keys.extend(more);
+        }
     }
 }
 

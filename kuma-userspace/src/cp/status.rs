@@ -10,6 +10,9 @@ use tokio::sync::watch;
 use super::plan;
 use super::store::Role;
 
+/// No list is longer: what is counted beside it says how many there are.
+pub const LISTED_MAX: usize = 1_000;
+
 /// The state of the control plane at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,12 +29,16 @@ pub struct Status {
     pub store_error: Option<String>,
     /// Services without an address of a family, because its pool is used up.
     pub starving: Vec<Starving>,
+    pub starving_count: usize,
     /// Names, and ports of names, that two of a mesh want.
     pub conflicts: Vec<Conflict>,
+    pub conflict_count: usize,
     /// Names that were meant for a resource and that it has not got.
     pub conditions: Vec<Condition>,
+    pub condition_count: usize,
     /// Records of the store that could not be read and were set aside.
     pub quarantined: Vec<Quarantined>,
+    pub quarantined_count: usize,
     pub pools: Vec<Pool>,
     /// Where several replicas use one store: which part this one has.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::token::{self, Token};
 use super::{Backend, Condition, Conflict, Entry};
 use crate::model::name::Hostname;
 use crate::model::resource::{Kind, ServiceKey};
@@ -13,8 +14,9 @@ use crate::model::view::Port;
 pub(super) struct Claims<'m> {
     pub(super) mesh: &'m str,
     pub(super) entries: BTreeMap<ServiceKey, Entry>,
-    pub(super) conflicts: BTreeSet<Conflict>,
-    pub(super) conditions: BTreeSet<Condition>,
+    /// With what each is about.
+    pub(super) conflicts: BTreeSet<(Token, Conflict)>,
+    pub(super) conditions: BTreeSet<(Token, Condition)>,
     names: BTreeMap<Hostname, (ServiceKey, Rc<str>)>,
     ports: BTreeMap<ServiceKey, BTreeMap<Port, Claimed>>,
 }
@@ -79,7 +81,8 @@ impl<'m> Claims<'m> {
                 let name = shown.map_or_else(|| key.local(), |name| name.to_string());
                 let [winner, loser] = told_apart(winner, &claimed);
                 let name = format!("{name}:{}", port.get());
-                self.conflicts.insert(Conflict { mesh: self.mesh.into(), name, winner, loser });
+                let conflict = Conflict { mesh: self.mesh.into(), name, winner, loser };
+                self.conflicts.insert((token::of_key(key), conflict));
             }
             return;
         }
@@ -97,20 +100,22 @@ impl<'m> Claims<'m> {
 
     /// Notes that somebody has not got a name.
     pub(super) fn conflict(&mut self, name: &Hostname, winner: &str, loser: &str) {
+        let about = token::of_name(self.mesh, name);
         let (mesh, name) = (self.mesh.to_owned(), name.to_string());
-        self.conflicts.insert(Conflict { mesh, name, winner: winner.into(), loser: loser.into() });
+        self.conflicts.insert((about, Conflict { mesh, name, winner: winner.into(), loser: loser.into() }));
     }
 
     /// Notes that a name could not be made.
     pub(super) fn condition(
         &mut self,
+        about: Token,
         resource: &str,
         generator: &str,
         reason: &'static str,
         message: String,
     ) {
         let (mesh, resource, generator) = (self.mesh.to_owned(), resource.to_owned(), generator.to_owned());
-        self.conditions.insert(Condition { mesh, resource, generator, reason, message });
+        self.conditions.insert((about, Condition { mesh, resource, generator, reason, message }));
     }
 }
 

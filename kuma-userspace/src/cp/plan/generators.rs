@@ -1,12 +1,16 @@
 //! Host names that HostnameGenerators make. Keeps: generators go in the order of zone-made first, then oldest, then name;
 //! resources of each in the order of kind, oldest, name; the first to want a name has it, and the others are told who.
-//! Called by plan.
+//! Called by plan, and by rest for what is shown of one resource.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::claims::Claims;
+use super::rules::Rules;
+use super::token;
+use crate::cp::resources::Resources;
 use crate::cp::template::Parsed;
-use crate::model::kind::{HostnameGenerator, Meta, Tags};
+use crate::model::kind::{HostnameGenerator, Meta, Resource, ResourceKind, Tags};
 use crate::model::name::Hostname;
 use crate::model::resource::Kind;
 
@@ -40,39 +44,88 @@ pub(super) fn labels(zone: &str, meta: &Meta) -> Tags {
     own.into_iter().chain(meta.labels.iter()).collect()
 }
 
-pub(super) fn claim(
-    claims: &mut Claims<'_>,
-    zone: &str,
-    generators: &[&HostnameGenerator],
-    mut named: Vec<Named<'_>>,
-) {
-    named.sort_by(|a, b| {
-        (a.kind, a.meta.created_secs, &a.meta.name).cmp(&(b.kind, b.meta.created_secs, &b.meta.name))
-    });
-    let mut ordered: Vec<&HostnameGenerator> = generators.to_vec();
-    let from_zone = |meta: &Meta| meta.labels.get(ORIGIN).is_none_or(|origin| origin == "zone");
-    ordered.sort_by_key(|generator| {
-        (!from_zone(&generator.meta), generator.meta.created_secs, generator.meta.name.clone())
-    });
-    for generator in ordered {
-        let who = format!("HostnameGenerator {}", generator.meta.name);
-        let template = Parsed::new(&generator.template);
-        for resource in named.iter().filter(|resource| selects(generator, resource)) {
-            let made =
-                template.as_ref().map_err(Clone::clone).and_then(|template| make(template, zone, resource));
-            give(claims, resource, &who, made);
-        }
+/// All HostnameGenerators, in the order in which they make names.
+pub(in crate::cp) struct Generators {
+    zone: String,
+    ordered: Vec<Generator>,
+}
+
+impl Generators {
+    pub(in crate::cp) fn of(resources: &Resources) -> Self {
+        let generators =
+            resources.of(ResourceKind::HostnameGenerator).filter_map(|resource| match resource {
+                Resource::HostnameGenerator(generator) => Some(generator),
+                _ => None,
+            });
+        let mut ordered: Vec<&HostnameGenerator> = generators.collect();
+        let from_zone = |meta: &Meta| meta.labels.get(ORIGIN).is_none_or(|origin| origin == "zone");
+        ordered.sort_by_key(|HostnameGenerator { meta, .. }| {
+            (!from_zone(meta), meta.created_secs, meta.name.clone())
+        });
+        let ordered = ordered.into_iter().map(Generator::new).collect();
+        Self { zone: resources.settings.zone.clone(), ordered }
+    }
+
+    /// What each generator that is for this resource makes of it, whoever has the name in the end.
+    pub(in crate::cp) fn made(&self, kind: Kind, meta: &Meta) -> Vec<(Arc<str>, Result<Hostname, String>)> {
+        self.made_for(&Named::new(&self.zone, kind, meta)).collect()
+    }
+
+    fn made_for(&self, resource: &Named<'_>) -> impl Iterator<Item = (Arc<str>, Result<Hostname, String>)> {
+        self.ordered
+            .iter()
+            .filter_map(|generator| Some((generator.name.clone(), generator.make(&self.zone, resource)?)))
     }
 }
 
-fn selects(generator: &HostnameGenerator, resource: &Named<'_>) -> bool {
-    let selector = match resource.kind {
-        Kind::MeshService => &generator.mesh_service,
-        Kind::MeshExternalService => &generator.mesh_external_service,
-        Kind::MeshMultiZoneService => &generator.mesh_multi_zone_service,
-        Kind::Service | Kind::Host | Kind::Fqdn => &None,
-    };
-    selector.as_ref().is_some_and(|wanted| resource.labels.has(wanted))
+/// A HostnameGenerator, ready to be used.
+struct Generator {
+    name: Arc<str>,
+    mesh_service: Option<Tags>,
+    mesh_external_service: Option<Tags>,
+    mesh_multi_zone_service: Option<Tags>,
+    template: Result<Parsed, String>,
+}
+
+impl Generator {
+    fn new(generator: &HostnameGenerator) -> Self {
+        Self {
+            name: generator.meta.name.clone(),
+            mesh_service: generator.mesh_service.clone(),
+            mesh_external_service: generator.mesh_external_service.clone(),
+            mesh_multi_zone_service: generator.mesh_multi_zone_service.clone(),
+            template: Parsed::new(&generator.template),
+        }
+    }
+
+    /// The name that it makes for a resource; nothing if the resource is none of its.
+    fn make(&self, zone: &str, resource: &Named<'_>) -> Option<Result<Hostname, String>> {
+        let selector = match resource.kind {
+            Kind::MeshService => &self.mesh_service,
+            Kind::MeshExternalService => &self.mesh_external_service,
+            Kind::MeshMultiZoneService => &self.mesh_multi_zone_service,
+            Kind::Service | Kind::Host | Kind::Fqdn => &None,
+        };
+        if !selector.as_ref().is_some_and(|wanted| resource.labels.has(wanted)) {
+            return None;
+        }
+        Some(self.template.as_ref().map_err(Clone::clone).and_then(|template| make(template, zone, resource)))
+    }
+}
+
+pub(super) fn claim(claims: &mut Claims<'_>, rules: &Rules, mut named: Vec<Named<'_>>) {
+    named.sort_by(|a, b| {
+        (a.kind, a.meta.created_secs, &a.meta.name).cmp(&(b.kind, b.meta.created_secs, &b.meta.name))
+    });
+    let Generators { zone, ordered } = &rules.generators;
+    for generator in ordered {
+        let who = format!("HostnameGenerator {}", generator.name);
+        for resource in &named {
+            if let Some(made) = generator.make(zone, resource) {
+                give(claims, resource, &who, made);
+            }
+        }
+    }
 }
 
 fn make(template: &Parsed, zone: &str, resource: &Named<'_>) -> Result<Hostname, String> {
@@ -97,13 +150,15 @@ fn make(template: &Parsed, zone: &str, resource: &Named<'_>) -> Result<Hostname,
 
 fn give(claims: &mut Claims<'_>, resource: &Named<'_>, generator: &str, made: Result<Hostname, String>) {
     let who: Rc<str> = format!("{} {}", resource.kind.word(), resource.meta.name).into();
+    let key = claims.key(resource.kind, &resource.meta.name);
+    let own = token::of_key(&key);
     let name = match made {
         Ok(name) => name,
-        Err(message) => return claims.condition(&who, generator, "TemplateError", message),
+        Err(message) => return claims.condition(own, &who, generator, "TemplateError", message),
     };
-    let key = claims.key(resource.kind, &resource.meta.name);
     if let Err(winner) = claims.name(name.clone(), &key, &who) {
         claims.conflict(&name, &winner, &who);
-        claims.condition(&who, generator, "Collision", format!("Hostname collision on {name} with {winner}"));
+        let message = format!("Hostname collision on {name} with {winner}");
+        claims.condition(own, &who, generator, "Collision", message);
     }
 }

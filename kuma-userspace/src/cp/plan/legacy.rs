@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::Backend;
 use super::claims::{Claim, Claims};
-use super::{Backend, Share};
+use super::drawing::Share;
 use crate::cp::names;
 use crate::cp::settings::Settings;
 use crate::model::kind::SERVICE_TAG;

@@ -4,22 +4,21 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::Backend;
 use super::claims::{Claim, Claims};
+use super::drawing::{Instance, Share};
 use super::generators::{self, Named};
-use super::{Backend, Instance, Share};
-use crate::cp::resources::Resources;
-use crate::model::kind::{
-    Inbound, MeshService, Meta, Resource, ResourceKind, SERVICE_TAG, Selector, ServicePort, Tags, TargetPort,
-};
+use super::rules::Rules;
+use crate::model::kind::{Inbound, MeshService, Meta, SERVICE_TAG, Selector, ServicePort, Tags, TargetPort};
 use crate::model::resource::{Endpoint, Kind, Protocol, Service};
 use crate::model::view::Port;
 
-pub(super) fn claim(claims: &mut Claims<'_>, resources: &Resources, share: &Share<'_>) {
+pub(super) fn claim(claims: &mut Claims<'_>, rules: &Rules, share: &Share<'_>) {
     let Share { mesh_services, mesh_external_services, mesh_multi_zone_services, .. } = share;
     if mesh_services.is_empty() && mesh_external_services.is_empty() && mesh_multi_zone_services.is_empty() {
         return;
     }
-    let zone = resources.settings.zone.as_str();
+    let zone = rules.settings.zone.as_str();
     let finder = Finder::new(share);
     let mut named = Vec::new();
     for service in mesh_services {
@@ -44,11 +43,7 @@ pub(super) fn claim(claims: &mut Claims<'_>, resources: &Resources, share: &Shar
         }
         named.push(Named::new(zone, Kind::MeshMultiZoneService, &service.meta));
     }
-    let generators = resources.of(ResourceKind::HostnameGenerator).filter_map(|resource| match resource {
-        Resource::HostnameGenerator(generator) => Some(generator),
-        _ => None,
-    });
-    generators::claim(claims, zone, &generators.collect::<Vec<_>>(), named);
+    generators::claim(claims, rules, named);
 }
 
 fn listen(claims: &mut Claims<'_>, kind: Kind, meta: &Meta, port: Port, backend: Backend) {

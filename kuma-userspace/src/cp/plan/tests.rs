@@ -1,10 +1,24 @@
 //! What resources become: names, VIPs, ports and winners, in whatever order they come.
 
+mod follow;
+
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
+use super::drawing::Drawing;
+use super::rules::Rules;
 use super::*;
-use crate::cp::resources;
-use crate::model::resource::Kind;
+use crate::cp::resources::{self, Resources};
+use crate::model::resource::{Kind, ServiceKey};
+
+/// Everything that is to be, drawn at once.
+#[derive(PartialEq, Debug)]
+struct Plan {
+    entries: BTreeMap<ServiceKey, Entry>,
+    conflicts: BTreeSet<Conflict>,
+    conditions: BTreeSet<Condition>,
+}
 
 fn read(documents: &[&str]) -> Resources {
     let directory = tempfile::tempdir().unwrap();
@@ -15,7 +29,14 @@ fn read(documents: &[&str]) -> Resources {
 }
 
 fn plan(documents: &[&str]) -> Plan {
-    build(&read(documents))
+    let resources = read(documents);
+    let Drawing { entries, conflicts, conditions } =
+        Drawing::of(&Rules::of(&resources), resources.all.values().map(Arc::as_ref));
+    Plan {
+        entries,
+        conflicts: conflicts.into_iter().map(|(_, conflict)| conflict).collect(),
+        conditions: conditions.into_iter().map(|(_, condition)| condition).collect(),
+    }
 }
 
 /// An entry in one line: its names, and `port->cluster(endpoints)` of each port.
@@ -278,8 +299,9 @@ fn a_mesh_can_turn_service_tags_into_mesh_services() {
     let exclusive = plan(&[&web, &odd, &mesh("Exclusive")]);
     assert_eq!(line(&exclusive, Kind::MeshService, "web"), want);
     assert_eq!(line(&exclusive, Kind::Service, "web"), "-");
-    let empty = plan(&["type: Mesh\nname: empty"]);
-    assert!(empty.meshes.contains("empty") && empty.entries.is_empty());
+    let mut planner = Planner::default();
+    planner.follow(&read(&["type: Mesh\nname: empty"]));
+    assert!(planner.meshes().contains("empty") && planner.keys().len() == 0);
 }
 
 #[test]

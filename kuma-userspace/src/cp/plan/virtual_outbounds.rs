@@ -5,9 +5,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use super::Backend;
 use super::claims::{Claim, Claims};
-use super::{Backend, Instance, Share};
+use super::drawing::{Instance, Share};
+use super::token::{self, Token};
 use crate::cp::template::Parsed;
 use crate::model::kind::{Inbound, PROTOCOL_TAG, SERVICE_TAG, Tags, VirtualOutbound};
 use crate::model::name::Hostname;
@@ -26,27 +29,79 @@ struct Bid<'r> {
     tags: Tags,
 }
 
-pub(super) fn claim(claims: &mut Claims<'_>, share: &Share<'_>) {
-    if share.virtual_outbounds.is_empty() {
+/// A VirtualOutbound, ready to be used.
+pub(super) struct Outbound {
+    name: Arc<str>,
+    created_secs: i64,
+    selectors: Box<[Tags]>,
+    parameters: Tags,
+    /// Host and port; nothing if they are no templates.
+    templates: Option<(Parsed, Parsed)>,
+}
+
+impl Outbound {
+    pub(super) fn new(outbound: &VirtualOutbound) -> Self {
+        Self {
+            name: outbound.meta.name.clone(),
+            created_secs: outbound.meta.created_secs,
+            selectors: outbound.selectors.clone(),
+            parameters: outbound.parameters.clone(),
+            templates: Parsed::new(&outbound.host).ok().zip(Parsed::new(&outbound.port).ok()),
+        }
+    }
+
+    /// Of these tags those that it can tell apart, and the rank of the best selector that finds them.
+    fn find(&self, tags: &Tags) -> Option<(Tags, (usize, usize))> {
+        let fits = |selector: &&Tags| {
+            let fits = |(key, value)| tags.get(key).is_some_and(|found| value == ANY || value == found);
+            selector.iter().all(fits)
+        };
+        let rank =
+            |selector: &Tags| (selector.len(), selector.values().filter(|value| *value != ANY).count());
+        let rank = self.selectors.iter().filter(fits).map(rank).max()?;
+        Some((self.parameters.values().filter_map(|key| Some((key, tags.get(key)?))).collect(), rank))
+    }
+
+    fn render(&self, told: &Tags) -> Option<Result<(Hostname, Port), String>> {
+        let (host, port) = self.templates.as_ref()?;
+        let values = self.parameters.iter().filter_map(|(name, key)| Some((name, told.get(key)?)));
+        Some(render(host, port, &values.collect()))
+    }
+
+    /// What of the plan an instance with these tags concerns through this outbound, and the host, if it makes one up.
+    pub(super) fn touched(&self, mesh: &str, tags: &Tags) -> Option<(Token, Option<Hostname>)> {
+        let (told, _) = self.find(tags)?;
+        Some(match self.render(&told)? {
+            Ok((host, _)) => (token::of_name(mesh, &host), Some(host)),
+            Err(_) => (self.failure(mesh, &told), None),
+        })
+    }
+
+    fn failure(&self, mesh: &str, told: &Tags) -> Token {
+        token::of(mesh, &("VirtualOutbound", &self.name, told))
+    }
+}
+
+pub(super) fn claim(claims: &mut Claims<'_>, outbounds: &[Outbound], share: &Share<'_>) {
+    if outbounds.is_empty() {
         return;
     }
     let instances = Instances::new(share);
     let mut bids: BTreeMap<(Hostname, Port), BTreeSet<Bid<'_>>> = BTreeMap::new();
-    for outbound in &share.virtual_outbounds {
-        let (Ok(host), Ok(port)) = (Parsed::new(&outbound.host), Parsed::new(&outbound.port)) else {
-            continue;
-        };
-        let who = format!("VirtualOutbound {}", outbound.meta.name);
+    for outbound in outbounds {
+        let who = format!("VirtualOutbound {}", outbound.name);
         for (tags, rank) in matches(outbound, &instances) {
-            match render(outbound, &host, &port, &tags) {
-                Ok(place) => {
-                    let created_secs = Reverse(outbound.meta.created_secs);
-                    let bid = Bid { rank: Reverse(rank), created_secs, name: &outbound.meta.name, tags };
+            match outbound.render(&tags) {
+                Some(Ok(place)) => {
+                    let created_secs = Reverse(outbound.created_secs);
+                    let bid = Bid { rank: Reverse(rank), created_secs, name: &outbound.name, tags };
                     bids.entry(place).or_default().insert(bid);
                 }
-                Err(message) => {
-                    claims.condition(&shown(&tags), &who, "TemplateError", message);
+                Some(Err(message)) => {
+                    let failure = outbound.failure(claims.mesh, &tags);
+                    claims.condition(failure, &shown(&tags), &who, "TemplateError", message);
                 }
+                None => {}
             }
         }
     }
@@ -58,34 +113,19 @@ pub(super) fn claim(claims: &mut Claims<'_>, share: &Share<'_>) {
 }
 
 /// The tags that the outbound can tell apart, and the rank of the best selector that found them.
-fn matches(outbound: &VirtualOutbound, instances: &Instances<'_>) -> BTreeMap<Tags, (usize, usize)> {
+fn matches(outbound: &Outbound, instances: &Instances<'_>) -> BTreeMap<Tags, (usize, usize)> {
     let mut found = BTreeMap::new();
-    for tags in &instances.tags {
-        let fits = |selector: &&Tags| {
-            let fits = |(key, value)| tags.get(key).is_some_and(|found| value == ANY || value == found);
-            selector.iter().all(fits)
-        };
-        let rank =
-            |selector: &Tags| (selector.len(), selector.values().filter(|value| *value != ANY).count());
-        let Some(rank) = outbound.selectors.iter().filter(fits).map(rank).max() else { continue };
-        let told: Tags = outbound.parameters.values().filter_map(|key| Some((key, tags.get(key)?))).collect();
+    for (told, rank) in instances.tags.iter().filter_map(|tags| outbound.find(tags)) {
         let best = found.entry(told).or_insert(rank);
         *best = rank.max(*best);
     }
     found
 }
 
-fn render(
-    outbound: &VirtualOutbound,
-    host: &Parsed,
-    port: &Parsed,
-    tags: &Tags,
-) -> Result<(Hostname, Port), String> {
-    let values = outbound.parameters.iter().filter_map(|(name, key)| Some((name, tags.get(key)?)));
-    let values: Tags = values.collect();
-    let host = host.with_parameters(&values)?;
+fn render(host: &Parsed, port: &Parsed, values: &Tags) -> Result<(Hostname, Port), String> {
+    let host = host.with_parameters(values)?;
     let host = Hostname::parse(&host).map_err(|error| format!("host {host:?}: {error}"))?;
-    let port = port.with_parameters(&values)?;
+    let port = port.with_parameters(values)?;
     match port.parse::<u16>() {
         Ok(0) | Err(_) => Err(format!("port {port:?} is no number from 1 to 65535")),
         Ok(port) => Ok((host, Port::new(port))),
@@ -143,8 +183,7 @@ impl<'r> Instances<'r> {
         }
         found.tags.extend(share.available.iter().map(|available| available.tags.clone()));
         for external in &share.external_services {
-            // Kuma matches external services by their service alone.
-            found.tags.insert(Tags::from([(SERVICE_TAG, &*external.service)]));
+            found.tags.insert(external_tags(&external.service));
             let of = found.external.entry(&external.service).or_default();
             of.push((&external.tags, external.protocol, &external.endpoint));
         }
@@ -174,7 +213,12 @@ impl<'r> Instances<'r> {
     }
 }
 
-fn plain_tags(service: &str, protocol: Protocol) -> Tags {
+/// Kuma matches external services by their service alone.
+pub(super) fn external_tags(service: &str) -> Tags {
+    [(SERVICE_TAG, service)].into()
+}
+
+pub(super) fn plain_tags(service: &str, protocol: Protocol) -> Tags {
     let spoken = match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Http => "http",

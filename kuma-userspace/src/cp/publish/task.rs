@@ -46,7 +46,7 @@ impl Publish {
         let now = resources.borrow().clone();
         let news = publisher.news();
         let published = publisher.publish(&now)?;
-        publisher.report(&published, &status);
+        publisher.report(&status);
         let again_in = published.again_in;
         let snapshots = watch::channel(Arc::new(published.snapshot)).0;
         Ok(Self { publisher, resources, snapshots, status, again_in, news })
@@ -78,8 +78,10 @@ impl Publish {
             self.again_in = match outcome {
                 Ok(published) => {
                     retry = RETRY_MIN;
-                    self.publisher.report(&published, &self.status);
-                    announce(&self.snapshots, published.snapshot);
+                    self.publisher.report(&self.status);
+                    if published.changed {
+                        announce(&self.snapshots, published.snapshot);
+                    }
                     published.again_in
                 }
                 Err(refused) => {
@@ -118,16 +120,8 @@ async fn step(mut publisher: Publisher, resources: Arc<Resources>) -> Result<Ste
 
 fn announce(snapshots: &watch::Sender<Arc<Snapshot>>, snapshot: Snapshot) {
     let services: usize = snapshot.meshes.values().map(|mesh| mesh.vips.len()).sum();
-    let changed = snapshots.send_if_modified(|current| {
-        let changed = **current != snapshot;
-        if changed {
-            *current = Arc::new(snapshot);
-        }
-        changed
-    });
-    if changed {
-        info!(services, "published");
-    }
+    snapshots.send_replace(Arc::new(snapshot));
+    info!(services, "published");
 }
 
 /// An error with its causes, in one line.

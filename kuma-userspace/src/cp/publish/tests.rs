@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::cp::allocator::Changes;
+use crate::cp::status::StatusCell;
 use crate::cp::store::{Memory, Role};
 use crate::model::kind::{Meta, Resource, Service};
 use crate::model::view::Port;

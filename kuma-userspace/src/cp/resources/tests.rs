@@ -290,9 +290,11 @@ fn the_examples_are_read() {
     );
     assert_eq!(service(&mesh, "default", "redis").protocol, Protocol::Tcp);
     let kinds = read(&[examples.join("kuma-resources.yaml")]).unwrap();
-    let plan = crate::cp::plan::build(&kinds);
-    let names: Vec<String> =
-        plan.entries.values().flat_map(|entry| &entry.names).map(ToString::to_string).collect();
+    let mut planner = crate::cp::plan::Planner::default();
+    planner.follow(&kinds);
+    let keys = std::collections::BTreeSet::from_iter(planner.keys());
+    let names = keys.into_iter().filter_map(|key| planner.entry(key)).flat_map(|entry| &entry.hostnames);
+    let names: Vec<String> = names.map(ToString::to_string).collect();
     assert_eq!(
         names,
         [
@@ -308,7 +310,7 @@ fn the_examples_are_read() {
             "web-everywhere.mzsvc.mesh.local",
         ]
     );
-    assert!(plan.conflicts.is_empty() && plan.conditions.is_empty(), "{plan:?}");
+    assert!(planner.conflicts().is_empty() && planner.conditions().is_empty());
     let dataplanes = read(&[examples.join("dataplanes.yaml")]).unwrap();
     let echo = service(&dataplanes, "default", "echo-server_echo-example_svc_1010");
     assert_eq!((echo.protocol, echo.endpoints.len()), (Protocol::Http, 2));
