@@ -29,7 +29,12 @@ fn it_serves_names_and_xds_alone_and_a_restart_changes_no_vip() {
     let xds = place.netns().run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 5678)).is_ok());
     assert!(xds, "xDS is there:\n{}", first.said());
 
-    let second = place.output(&["--dns-server-port", "0", "--dp-server-port", "5679"], &[]).unwrap();
+    let second = place
+        .output(
+            &["--dns-server-port", "0", "--dp-server-port", "5679"],
+            &[("KUMA_DIAGNOSTICS_SERVER_PORT", "0")],
+        )
+        .unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another process"), "{second:?}");
 

@@ -13,10 +13,11 @@ use super::paths::Paths;
 use super::service::{self, End, LastWords, Service};
 use super::table;
 use crate::cp::configuration::{self, Configuration, Flag, Sources};
+use crate::cp::diagnostics::{self, Server};
 use crate::cp::store::StoreConfig;
 use crate::cp::tls::Transport;
 use crate::cp::{self, ControlPlane, Serving};
-use crate::rt::Ready;
+use crate::rt::{Drain, DrainTrigger, Ready};
 
 /// Where the certificate of our own authority lies, in the folder of the instance.
 const CA_FILE: &str = "ca.pem";
@@ -171,7 +172,7 @@ async fn serve(files: Vec<PathBuf>, configuration: Configuration, ca_file: PathB
     for warning in configuration.warnings() {
         warn!("{warning}");
     }
-    let Configuration { settings, store, dp_server, .. } = configuration;
+    let Configuration { settings, store, dp_server, diagnostics, .. } = configuration;
     let stored = match &store {
         StoreConfig::Memory => "memory".to_owned(),
         StoreConfig::Embedded(path) => path.display().to_string(),
@@ -180,10 +181,60 @@ async fn serve(files: Vec<PathBuf>, configuration: Configuration, ca_file: PathB
     let (xds, serving) = (dp_server.addr, Serving { transport: dp_server.transport, ca_file: Some(ca_file) });
     let config = cp::Config { files, settings: Some(settings), store, xds, serving, outbounds: None };
     let mut service = Service::new().context("cannot start")?;
+    let ready = Ready::default();
+    let opened = ready.wait_for("the control plane's start");
+    let (last, ended) = Drain::pair();
+    let drain = service.tasks.drain();
+    let mut entry = None;
+    if let Some(addr) = diagnostics {
+        let server = Server::bind(addr, ready.clone()).await.context("cannot start")?;
+        entry = Some(server.entry());
+        service.tasks.spawn("diagnostics", diagnose_to_the_end(server, drain.clone(), ended));
+    }
+    // What is awaited of proxies keeps no other client waiting: it is in the status, and not here.
     let plane = ControlPlane::open(config, &Ready::default()).await.map_err(service::refused)?;
+    if let Some(entry) = entry {
+        entry.enter(plane.sources());
+    }
+    drop(opened);
     let published = plane.status().borrow().published;
     info!(services = published, xds = %plane.xds_addr(), store = stored, "ready");
-    let drain = service.tasks.drain();
-    service.tasks.spawn("control plane", plane.run(drain));
+    service.tasks.spawn("control plane", serve_to_the_end(plane, drain, ready, last));
     service.run(LAST_WORDS).await
+}
+
+/// Diagnostics are the last to end: whoever asks meanwhile is told that the rest is ending.
+async fn diagnose_to_the_end(server: Server, drain: Drain, ended: Drain) -> Result<(), diagnostics::Error> {
+    let (trigger, own) = Drain::pair();
+    let both = async {
+        drain.requested().await;
+        ended.requested().await;
+        trigger.request();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = server.run(own) => served,
+        () = both => Ok(()),
+    }
+}
+
+/// Not ready from the moment that the end was asked for; `last` once everything has ended.
+async fn serve_to_the_end(
+    plane: ControlPlane,
+    drain: Drain,
+    ready: Ready,
+    last: DrainTrigger,
+) -> Result<(), cp::Error> {
+    let ending = async {
+        drain.requested().await;
+        let _ending = ready.wait_for("nothing: the control plane is ending");
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        biased;
+        () = ending => Ok(()),
+        ended = plane.run(drain.clone()) => ended,
+    };
+    last.request();
+    ended
 }

@@ -9,6 +9,7 @@
 //! - [`secrets`], [`tls`]: what all replicas share and nobody else knows; connections that prove who we are.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
 //! - [`dns`]: the snapshot's names to whoever asks for them from outside of the mesh.
+//! - [`diagnostics`]: how all of this is, for monitoring.
 //! - [`install`]: tells a cluster's DNS about us; apart from all of these.
 //!
 //! Keeps: persist before publish. Called by cli.
@@ -16,6 +17,7 @@
 pub mod allocator;
 pub mod clock;
 pub mod configuration;
+pub mod diagnostics;
 pub mod dns;
 pub mod install;
 pub mod names;
@@ -46,6 +48,7 @@ use tracing::{info, warn};
 pub use self::status::Status;
 pub use self::violation::{Invalid, Violation};
 
+use self::diagnostics::{Metered, Meters};
 use self::dns::DnsServer;
 use self::publish::{Publish, Publisher};
 use self::resources::files;
@@ -150,6 +153,7 @@ pub struct ControlPlane {
     status: StatusCell,
     /// Our part among those that use the store.
     replica: Option<Replica>,
+    meters: Meters,
 }
 
 impl ControlPlane {
@@ -184,15 +188,18 @@ impl ControlPlane {
         .await?;
         let tls = identity.as_ref().map(|identity| identity.server_config(&[xds::PROTOCOL]));
         let xds = xds::Server::on(listener.with_tls(tls)).with_ready(ready.clone());
+        let meters = Meters::default();
+        let measured = meters.clone();
         let publish = blocking(move || {
+            let records = Box::new(Metered::new(records, measured.clone()));
             let publisher = Publisher::open(records, &receiver.borrow().settings)?;
             let publisher = publisher.with_outbounds(outbounds);
-            Ok(Publish::first(publisher, receiver, reported)?)
+            Ok(Publish::first(publisher, receiver, reported, measured)?)
         })
         .await?;
         drop(awaited);
         let watch = Watch { paths, fixed, seen, resources: sender, status: status.clone() };
-        Ok(Self { publish, watch, xds, secrets, identity, dns, status, replica })
+        Ok(Self { publish, watch, xds, secrets, identity, dns, status, replica, meters })
     }
 
     /// What is decided and stored, now and from now on.
@@ -213,6 +220,16 @@ impl ControlPlane {
     /// How it goes, now and from now on.
     pub fn status(&self) -> channel::Receiver<Status> {
         self.status.subscribe()
+    }
+
+    /// What metrics are made from.
+    pub fn sources(&self) -> diagnostics::Sources {
+        diagnostics::Sources {
+            status: self.status(),
+            xds: self.xds_status(),
+            dns: self.dns.as_ref().map(DnsServer::counted).unwrap_or_default(),
+            meters: self.meters.clone(),
+        }
     }
 
     /// Follows the files and publishes until the drain is asked for.

@@ -6,5 +6,5 @@ mod ready;
 mod tasks;
 
 pub use drain::{Drain, DrainTrigger};
-pub use ready::{Awaited, Ready};
+pub use ready::{Awaited, Ready, Wait};
 pub use tasks::{TaskError, Tasks};

@@ -3,14 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 /// The set of what is still awaited; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    awaited: Arc<Mutex<BTreeMap<u64, String>>>,
+    awaited: Arc<Mutex<BTreeMap<u64, Wait>>>,
     changed: Arc<watch::Sender<u64>>,
+}
+
+/// Something that is awaited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wait {
+    pub what: String,
+    pub since: Instant,
 }
 
 /// Holds readiness back until it is dropped.
@@ -34,12 +42,17 @@ impl Ready {
             key = *next;
             *next += 1;
         });
-        self.lock().insert(key, what.into());
+        self.lock().insert(key, Wait { what: what.into(), since: Instant::now() });
         Awaited { key, ready: self.clone() }
     }
 
     /// What is still awaited, in the order in which the waits began.
     pub fn awaited(&self) -> Vec<String> {
+        self.lock().values().map(|wait| wait.what.clone()).collect()
+    }
+
+    /// The same, and since when.
+    pub fn waits(&self) -> Vec<Wait> {
         self.lock().values().cloned().collect()
     }
 
@@ -53,7 +66,7 @@ impl Ready {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Wait>> {
         // A panic while holding the lock leaves the map whole: every change is one call.
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }

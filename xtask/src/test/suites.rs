@@ -50,6 +50,7 @@ const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("apply", &[], Privilege::Anyone, Order::Parallel),
     ("dns_allocations", &[], Privilege::Anyone, Order::Parallel),
     ("control_plane", &[Part::Clients], Privilege::Root, Order::Parallel),
+    ("diagnostics", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("cpdns", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("install", &[], Privilege::Anyone, Order::Parallel),
     ("replicas", &[Part::Postgres], Privilege::Anyone, Order::Parallel),

@@ -4,10 +4,17 @@
 use crate::cp::yaml::Value;
 
 /// The sections of the file.
-pub(super) const SECTIONS: [&str; 5] = ["dnsServer", "store", "general", "dpServer", "apiServer"];
+pub(super) const SECTIONS: [&str; 6] =
+    ["dnsServer", "store", "general", "dpServer", "apiServer", "diagnostics"];
 /// Names of the environment that begin like this are meant for us: an unknown one is a mistake.
-pub(super) const PREFIXES: [&str; 5] =
-    ["KUMA_DNS_SERVER_", "KUMA_STORE_", "KUMA_GENERAL_", "KUMA_DP_SERVER_", "KUMA_API_SERVER_"];
+pub(super) const PREFIXES: [&str; 6] = [
+    "KUMA_DNS_SERVER_",
+    "KUMA_STORE_",
+    "KUMA_GENERAL_",
+    "KUMA_DP_SERVER_",
+    "KUMA_API_SERVER_",
+    "KUMA_DIAGNOSTICS_",
+];
 
 /// A setting.
 #[derive(Debug)]
@@ -77,6 +84,8 @@ pub(super) const KEYS: &[Key] = &[
     text("apiServer", "https.tlsCertFile", "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE"),
     text("apiServer", "https.tlsKeyFile", "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE"),
     boolean("apiServer", "authn.localhostIsAdmin", "KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN"),
+    number("diagnostics", "serverPort", "KUMA_DIAGNOSTICS_SERVER_PORT"),
+    text("diagnostics", "address", "KUMA_DIAGNOSTICS_ADDRESS"),
 ];
 
 /// The keys right below a section, or below a part of one such as `store.postgres`.

@@ -9,6 +9,7 @@ mod print;
 mod servers;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct Configuration {
     pub store: StoreConfig,
     pub dp_server: DpServer,
     pub api_server: ApiServer,
+    /// Metrics and readiness; `None`: not served.
+    pub diagnostics: Option<SocketAddr>,
     /// `general`: the certificate of servers that have none of their own.
     pub certificate: Option<Files>,
 }
@@ -192,7 +195,8 @@ fn read(reader: &mut Reader<'_>, sections: &mut BTreeMap<String, Node>, data: &P
     let certificate = servers::general(reader, sections.get("general"));
     let dp_server = servers::dp_server(reader, sections.get("dpServer"), certificate.as_ref());
     let api_server = servers::api_server(reader, sections.get("apiServer"), &dp_server, certificate.as_ref());
-    Configuration { settings, store, dp_server, api_server, certificate }
+    let diagnostics = servers::diagnostics(reader, sections.get("diagnostics"));
+    Configuration { settings, store, dp_server, api_server, diagnostics, certificate }
 }
 
 fn store(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>, data: &Path) -> StoreConfig {

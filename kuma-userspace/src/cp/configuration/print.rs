@@ -41,7 +41,14 @@ impl fmt::Display for Configuration {
         writeln!(f, "general:")?;
         files(f, "  ", self.certificate.as_ref())?;
         self.dp_server(f)?;
-        self.api_server(f)
+        self.api_server(f)?;
+        writeln!(f, "diagnostics:")?;
+        match self.diagnostics {
+            None => writeln!(f, "  serverPort: 0"),
+            Some(addr) => {
+                writeln!(f, "  serverPort: {}\n  address: {}", addr.port(), quoted(&addr.ip().to_string()))
+            }
+        }
     }
 }
 

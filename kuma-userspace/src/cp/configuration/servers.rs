@@ -123,6 +123,21 @@ pub(super) fn api_server(
     ApiServer { http, https: https.zip(transport), localhost_is_admin }
 }
 
+/// Where metrics and readiness are; nothing for port 0. On loopback unless told otherwise.
+pub(super) fn diagnostics(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<SocketAddr> {
+    let path = FieldPath::Document.field("diagnostics");
+    let empty = empty();
+    let object = reader.object(node.unwrap_or(&empty), &path, &keys::names("diagnostics"));
+    let object = object.as_ref();
+    let port = object.and_then(|object| port(reader, object, &path, "serverPort", 0));
+    let ip = object.and_then(|object| address(reader, object, &path, "address"));
+    let addr = SocketAddr::new(
+        ip.unwrap_or(Ipv4Addr::LOCALHOST.into()),
+        port.unwrap_or(crate::cp::diagnostics::DEFAULT_PORT),
+    );
+    (addr.port() != 0).then_some(addr)
+}
+
 fn empty() -> Node {
     Node { line: 0, at: 0, value: Value::Map(Vec::new()) }
 }

@@ -99,7 +99,10 @@ fn a_file_that_is_no_configuration_is_refused_with_its_line() {
         ("store: {}\n---\nservices: []\n", &["/cp.yaml:3", "a second document", "-f"]),
         (
             "- a\n",
-            &["/cp.yaml:1", "expected fields (dnsServer, store, general, dpServer, apiServer), found a list"],
+            &[
+                "/cp.yaml:1",
+                "expected fields (dnsServer, store, general, dpServer, apiServer, diagnostics), found a list",
+            ],
         ),
         ("services: []\n", &["/cp.yaml:1: services", "unknown field"]),
         ("store: embedded\n", &["/cp.yaml:1: store: expected fields (type, path, postgres)"]),
@@ -193,6 +196,8 @@ fn what_is_printed_can_be_read_again() {
         "dnsServer: {CIDR6: \"\", ttl: 5m, rest: 1h, domain: \"123\"}\nstore: {path: \"/a b#c\"}\ndpServer: {port: 7}\n",
         "dpServer: {address: \"::\", tlsMode: never}\napiServer: {http: {port: 0}, https: {interface: \"::1\"}}\n",
         "dpServer: {tlsCertFile: /a, tlsKeyFile: /b}\ngeneral: {tlsCertFile: /c, tlsKeyFile: /d}\napiServer: {authn: {localhostIsAdmin: false}}\n",
+        "diagnostics: {serverPort: 0}\n",
+        "diagnostics: {serverPort: 1, address: \"::\"}\n",
         "general: {tlsCertFile: /c, tlsKeyFile: /d}\napiServer: {https: {port: 1, tlsCertFile: /e, tlsKeyFile: /f}}\n",
     ] {
         let found = given(file, &[], &[]).load();

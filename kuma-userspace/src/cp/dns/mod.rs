@@ -10,9 +10,10 @@ pub use self::listen::{DEFAULT_PORT, Listen};
 pub(super) use self::listen::{FIELDS, read};
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use socket2::SockRef;
 use tokio::sync::{oneshot, watch};
@@ -21,6 +22,7 @@ use tracing::{debug, info, warn};
 use self::names::Names;
 use super::resources::Resources;
 use super::snapshot::Snapshot;
+use crate::dns::counters::Counts;
 use crate::dns::server::{Server, ServerError, Shared, Sockets};
 use crate::model::view::Addresses;
 use crate::rt::Drain;
@@ -54,6 +56,24 @@ pub enum Error {
 pub(super) struct DnsServer {
     listen: Listen,
     sockets: Sockets,
+    counted: Counted,
+}
+
+/// What it answers, at any time; nothing before it runs.
+#[derive(Clone, Default)]
+pub struct Counted(Arc<OnceLock<Arc<Shared>>>);
+
+impl Counted {
+    /// The counters now.
+    pub fn counts(&self) -> Option<Counts> {
+        Some(self.0.get()?.counters.counts())
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counted").field(&self.counts()).finish()
+    }
 }
 
 impl DnsServer {
@@ -70,7 +90,12 @@ impl DnsServer {
             }
         }
         let listen = listen.clone();
-        Ok((!sockets.udp.is_empty()).then_some(Self { listen, sockets }))
+        Ok((!sockets.udp.is_empty()).then_some(Self { listen, sockets, counted: Counted::default() }))
+    }
+
+    /// Reads what it has answered, also while it runs.
+    pub(super) fn counted(&self) -> Counted {
+        self.counted.clone()
     }
 
     /// Answers with what `snapshots` holds until the drain is asked for. Settings that change while it runs are for the
@@ -85,6 +110,7 @@ impl DnsServer {
         let first = snapshots.borrow_and_update().clone();
         let names = blocking(move || Names::new(&first, own)).await?;
         let shared = Arc::new(Shared::new(names.zone().clone()));
+        let _first = self.counted.0.set(shared.clone());
         let at = self.listen.addresses();
         info!(?at, "answering mesh names over UDP and TCP");
         let server = Server { sockets: self.sockets, shared: shared.clone(), resolv_conf: None };

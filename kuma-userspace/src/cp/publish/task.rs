@@ -2,12 +2,13 @@
 //! Keeps: a snapshot is sent only when it differs, and only after it was stored. Started by cp.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::{Published, Publisher};
+use crate::cp::diagnostics::Meters;
 use crate::cp::resources::Resources;
 use crate::cp::snapshot::Snapshot;
 use crate::cp::status::StatusCell;
@@ -27,6 +28,7 @@ pub(in crate::cp) struct Publish {
     again_in: Option<Duration>,
     /// What others do to the store, if there are others.
     news: Option<watch::Receiver<u64>>,
+    meters: Meters,
 }
 
 /// Why publishing ended.
@@ -42,14 +44,17 @@ impl Publish {
         mut publisher: Publisher,
         resources: watch::Receiver<Arc<Resources>>,
         status: StatusCell,
+        meters: Meters,
     ) -> Result<Self, StoreError> {
+        let began = Instant::now();
         let now = resources.borrow().clone();
         let news = publisher.news();
         let published = publisher.publish(&now)?;
+        meters.published(began.elapsed());
         publisher.report(&status);
         let again_in = published.again_in;
         let snapshots = watch::channel(Arc::new(published.snapshot)).0;
-        Ok(Self { publisher, resources, snapshots, status, again_in, news })
+        Ok(Self { publisher, resources, snapshots, status, again_in, news, meters })
     }
 
     pub(in crate::cp) async fn run(mut self, drain: Drain) -> Result<(), PublishError> {
@@ -73,11 +78,13 @@ impl Publish {
                 },
             }
             let resources = self.resources.borrow_and_update().clone();
+            let began = Instant::now();
             let (publisher, outcome) = step(self.publisher, resources.clone()).await?;
             self.publisher = publisher;
             self.again_in = match outcome {
                 Ok(published) => {
                     retry = RETRY_MIN;
+                    self.meters.published(began.elapsed());
                     self.publisher.report(&self.status);
                     if published.changed {
                         announce(&self.snapshots, published.snapshot);

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::cp::allocator::Changes;
+use crate::cp::diagnostics::Meters;
 use crate::cp::status::StatusCell;
 use crate::cp::store::{Memory, Role};
 use crate::model::kind::{Meta, Resource, Service};
@@ -114,7 +115,7 @@ async fn a_store_that_failed_is_tried_again_without_another_edit() {
     let publisher = Publisher::open(Box::new(store.clone()), &Settings::default()).unwrap();
     let (edits, followed) = watch::channel(Arc::new(resources(&["a"])));
     let status = StatusCell::default();
-    let publish = Publish::first(publisher, followed, status.clone()).unwrap();
+    let publish = Publish::first(publisher, followed, status.clone(), Meters::default()).unwrap();
     let (mut snapshots, mut reported) = (publish.snapshots.subscribe(), status.subscribe());
     let (trigger, drain) = Drain::pair();
     store.0.lock().unwrap().1 = 2;
