@@ -23,6 +23,7 @@ use self::postgres::Replica;
 pub use self::postgres::{Postgres, PostgresDocuments};
 use super::allocator::Changes;
 use super::record::Record;
+use crate::dns::lookup::LookupError;
 use crate::model::kind::ResourceKey;
 use crate::model::resource::ServiceKey;
 
@@ -186,6 +187,8 @@ pub enum StoreError {
          (pg_hba.conf, store.postgres)?"
     )]
     Connect { place: Arc<str>, source: Option<Box<sqlx::Error>> },
+    #[error("cannot find the host of PostgreSQL, {place}: is store.postgres.host right?")]
+    Host { place: Arc<str>, source: Option<LookupError> },
     #[error("cannot {verb} PostgreSQL, {place}")]
     Query { verb: &'static str, place: Arc<str>, source: Box<sqlx::Error> },
     #[error("cannot {verb} PostgreSQL, {place}: no answer in time, is it overloaded or cut off?")]

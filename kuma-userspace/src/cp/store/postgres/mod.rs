@@ -9,6 +9,7 @@ mod records;
 mod replica;
 mod revisions;
 mod server;
+mod settings;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub use self::documents::PostgresDocuments;
 use self::records::{Mark, Read, Term};
 pub use self::replica::Replica;
 use self::server::Server;
-pub use self::server::{Settings, Tls, TlsMode};
+pub use self::settings::{Settings, Tls, TlsMode};
 use super::{Loaded, Recent, Role, Store, StoreError};
 use crate::cp::allocator::Changes;
 

@@ -1,136 +1,44 @@
-//! The connections to the database: settings, limits, tables up to date, and errors that name the server and the next step.
-//! Keeps: every wait has an end; a connection that did not answer in time is never used again. Called by postgres.
+//! The connections to the database: its address, limits, tables up to date, and errors that name the server and the next step.
+//! Keeps: every wait has an end; a connection that did not answer in time is never used again; a host that is given by name is
+//! looked up again whenever it cannot be reached. Called by postgres.
 
-use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 
+use super::settings::Settings;
 use crate::cp::store::StoreError;
-use crate::model::view::Port;
+use crate::dns::lookup::lookup;
 
 /// Records, documents, lease, notifications, and two to spare.
 const CONNECTIONS_MAX: u32 = 6;
 /// How long a connection may take, from waiting for a free one to its first use.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long looking up a name may take, with every nameserver and search domain.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A question about the lease; shorter than the lease.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Reading or writing 100,000 records, on a busy server.
 pub(super) const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bringing the tables up to date, also while another replica does it.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Enforced by the server, so that a replica that was paused in the middle of a batch holds the others up no longer.
-const IDLE_IN_TRANSACTION: &str = "2s";
-/// Also enforced by the server.
-const STATEMENT_TIMEOUT: &str = "30s";
-
 const MIGRATIONS_TABLE: &str = "kuma_dns_migrations";
-
-/// Which database, and as whom. The defaults are Kuma's.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// A name, an address, or the directory of a Unix socket.
-    pub host: String,
-    pub port: Port,
-    pub user: String,
-    pub password: String,
-    pub db_name: String,
-    pub tls: Tls,
-}
-
-/// How the connection is protected.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Tls {
-    pub mode: TlsMode,
-    /// Whom to trust; without it, the well-known authorities.
-    pub ca: Option<PathBuf>,
-    /// Our own certificate and its key, for a server that asks for them.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-}
-
-/// How much is checked; Kuma's words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum TlsMode {
-    #[default]
-    Disable,
-    /// Encrypted, to whoever answers.
-    VerifyNone,
-    /// The certificate is from an authority that we trust.
-    VerifyCa,
-    /// And it is for this host.
-    VerifyFull,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            host: "127.0.0.1".into(),
-            port: Port::new(15432),
-            user: "kuma".into(),
-            password: "kuma".into(),
-            db_name: "kuma".into(),
-            tls: Tls::default(),
-        }
-    }
-}
-
-/// Where it is, without the password.
-impl fmt::Display for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, user, db_name, .. } = self;
-        write!(f, "database {db_name} at {host}:{port} as user {user}")
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}, {:?}", self.tls)
-    }
-}
-
-impl Settings {
-    fn options(&self) -> PgConnectOptions {
-        let mode = match self.tls.mode {
-            TlsMode::Disable => PgSslMode::Disable,
-            TlsMode::VerifyNone => PgSslMode::Require,
-            TlsMode::VerifyCa => PgSslMode::VerifyCa,
-            TlsMode::VerifyFull => PgSslMode::VerifyFull,
-        };
-        let mut options = PgConnectOptions::new_without_pgpass()
-            .host(&self.host)
-            .port(self.port.get())
-            .username(&self.user)
-            .password(&self.password)
-            .database(&self.db_name)
-            .ssl_mode(mode)
-            .application_name("kuma-dns")
-            .options([
-                ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
-                ("statement_timeout", STATEMENT_TIMEOUT),
-            ])
-            .disable_statement_logging();
-        if let Some(ca) = &self.tls.ca {
-            options = options.ssl_root_cert(ca);
-        }
-        if let Some((certificate, key)) = &self.tls.certificate {
-            options = options.ssl_client_cert(certificate).ssl_client_key(key);
-        }
-        options
-    }
-}
 
 /// A database and our connections to it; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pool: PgPool,
+    settings: Arc<Settings>,
     place: Arc<str>,
+    /// The address of a host that was given by name.
+    address: Arc<Mutex<Option<IpAddr>>>,
     /// Counts what whoever publishes should read.
     news: Arc<watch::Sender<u64>>,
     /// Counts what whoever follows the documents should read.
@@ -140,22 +48,67 @@ pub(super) struct Server {
 impl Server {
     /// Connects and brings the tables up to date.
     pub(super) async fn connect(settings: &Settings) -> Result<Self, StoreError> {
-        let place: Arc<str> = settings.to_string().into();
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(CONNECT_TIMEOUT);
-        let pool = pool.connect_lazy_with(settings.options());
         let counter = || Arc::new(watch::channel(0).0);
-        let server = Self { pool, place, news: counter(), document_news: counter() };
-        // One connection without the pool, which would only say that it took too long.
-        let options = settings.options();
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
-        let refused = |source| StoreError::Connect { place: server.place.clone(), source };
-        match connect.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(refused(Some(Box::new(error)))),
-            Err(Elapsed { .. }) => return Err(refused(None)),
-        }
+        let server = Self {
+            pool: pool.connect_lazy_with(settings.options(None)),
+            settings: Arc::new(settings.clone()),
+            place: settings.to_string().into(),
+            address: Arc::default(),
+            news: counter(),
+            document_news: counter(),
+        };
+        server.reach().await?;
         server.migrate().await?;
         Ok(server)
+    }
+
+    /// Finds the first address that lets us in. One connection without the pool, which would only say that it took too long.
+    async fn reach(&self) -> Result<(), StoreError> {
+        let refused = |source| StoreError::Connect { place: self.place.clone(), source };
+        let mut outcome = Err(refused(None));
+        for address in self.addresses().await? {
+            let options = self.settings.options(address);
+            outcome = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
+                Ok(Ok(_)) => {
+                    self.settle_at(address);
+                    return Ok(());
+                }
+                Ok(Err(error)) => Err(refused(Some(Box::new(error)))),
+                Err(Elapsed { .. }) => Err(refused(None)),
+            };
+        }
+        outcome
+    }
+
+    /// Where the host may be; nothing where there is nothing to look up.
+    async fn addresses(&self) -> Result<Vec<Option<IpAddr>>, StoreError> {
+        let Some(name) = self.settings.name() else { return Ok(vec![None]) };
+        let place = || self.place.clone();
+        match tokio::time::timeout(LOOKUP_TIMEOUT, lookup(name)).await {
+            Ok(Ok(found)) => Ok(found.into_iter().map(Some).collect()),
+            Ok(Err(source)) => Err(StoreError::Host { place: place(), source: Some(source) }),
+            Err(Elapsed { .. }) => Err(StoreError::Host { place: place(), source: None }),
+        }
+    }
+
+    fn settle_at(&self, address: Option<IpAddr>) {
+        *self.address() = address;
+        self.pool.set_connect_options(self.settings.options(address));
+    }
+
+    fn address(&self) -> std::sync::MutexGuard<'_, Option<IpAddr>> {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a failure: the name may stand for another address by now, and of several the next is tried.
+    async fn look_again(&self) {
+        let Ok(found) = self.addresses().await else { return };
+        let now = *self.address();
+        let next = found.iter().position(|address| *address == now).map_or(0, |at| (at + 1) % found.len());
+        if let Some(next) = found.get(next).filter(|next| **next != now) {
+            self.settle_at(*next);
+        }
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -199,10 +152,13 @@ impl Server {
     }
 
     pub(super) async fn acquire(&self) -> Result<PoolConnection<sqlx::Postgres>, StoreError> {
-        self.pool
-            .acquire()
-            .await
-            .map_err(|error| StoreError::Connect { place: self.place.clone(), source: Some(Box::new(error)) })
+        match self.pool.acquire().await {
+            Ok(connection) => Ok(connection),
+            Err(error) => {
+                self.look_again().await;
+                Err(StoreError::Connect { place: self.place.clone(), source: Some(Box::new(error)) })
+            }
+        }
     }
 
     /// The outcome of a call; the connection of one that failed is closed: nobody knows what it is still busy with.
