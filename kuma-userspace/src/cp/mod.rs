@@ -1,7 +1,7 @@
 //! The control plane: services in, VIPs and names allocated and stored, xDS out. In reading order:
 //!
 //! - [`resources`], [`settings`], [`yaml`], [`violation`]: files to checked resources, every mistake with its place.
-//! - [`watch`]: edits of those files.
+//! - [`watch`]: edits of those files; [`registry`]: what they give and what people put here, as one.
 //! - [`configuration`]: what a control plane of its own is told by file, environment and flags.
 //! - [`names`], [`plan`], [`allocator`], [`record`], [`clock`]: the rules, pure.
 //! - [`store`]: what must survive a restart.
@@ -24,6 +24,7 @@ pub mod names;
 pub mod plan;
 pub mod publish;
 pub mod record;
+pub mod registry;
 pub mod resources;
 pub mod secrets;
 pub mod settings;
@@ -51,7 +52,7 @@ pub use self::violation::{Invalid, Violation};
 use self::diagnostics::{Metered, Meters};
 use self::dns::DnsServer;
 use self::publish::{Publish, Publisher};
-use self::resources::files;
+use self::registry::{LayerReader, Registry, Writer};
 use self::secrets::{SecretError, Secrets};
 use self::settings::Settings;
 use self::snapshot::{Outbounds, Snapshot};
@@ -65,7 +66,7 @@ use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
 /// What the control plane is told from outside.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Resource files and directories of them; they are followed.
+    /// Resource files and directories of them; they are followed. None: everything comes over REST.
     pub files: Vec<PathBuf>,
     /// Settings that the files may not change; without, they have their own.
     pub settings: Option<Settings>,
@@ -145,6 +146,7 @@ pub async fn run(config: Config, drain: Drain, ready: Ready) -> Result<(), Error
 pub struct ControlPlane {
     publish: Publish,
     watch: Watch,
+    writer: Writer,
     xds: xds::Server,
     secrets: Secrets,
     /// Certificates that are followed.
@@ -162,26 +164,24 @@ impl ControlPlane {
     /// # Errors
     /// See [`Error`].
     pub async fn open(config: Config, ready: &Ready) -> Result<Self, Error> {
-        let awaited = ready.wait_for("the VIPs of the resource files");
+        let awaited = ready.wait_for("the VIPs of the resources");
         let Config { files: paths, settings: fixed, store, xds, serving, outbounds } = config;
-        let under = fixed.clone();
-        // Taken before reading: an edit in between is seen by the watch.
-        let (paths, seen, resources) = blocking(move || {
-            let seen = files::fingerprint(&paths);
-            let resources = resources::read_under(&paths, under.as_ref())?;
-            Ok((paths, seen, resources))
+        let status = StatusCell::default();
+        status.update(|status| status.files.clone_from(&paths));
+        let (reader, layer) = blocking(move || {
+            let mut reader = LayerReader::new(paths, fixed);
+            let layer = reader.look()?.expect("the first look is always news");
+            Ok((reader, layer))
         })
         .await?;
         let listener = Listener::bind(xds).await.map_err(xds::Error::from)?;
-        let dns = DnsServer::bind(&resources.settings.dns_server)?;
-        let status = StatusCell::default();
-        status.update(|status| status.files.clone_from(&paths));
-        let (sender, receiver) = channel::channel(Arc::new(resources));
-        let reported = status.clone();
+        let dns = DnsServer::bind(&layer.settings.dns_server)?;
+        let (layers, given) = channel::channel(Arc::new(layer));
         let store::Opened { records, documents, replica } = store.open().await?;
         let addr = listener.local_addr();
+        let stored = documents.clone();
         let (secrets, identity) = blocking(move || {
-            let secrets = Secrets::open(documents)?;
+            let secrets = Secrets::open(stored)?;
             let identity = identity(&serving, addr, &secrets)?;
             Ok((secrets, identity))
         })
@@ -190,16 +190,19 @@ impl ControlPlane {
         let xds = xds::Server::on(listener.with_tls(tls)).with_ready(ready.clone());
         let meters = Meters::default();
         let measured = meters.clone();
-        let publish = blocking(move || {
+        let reported = status.clone();
+        let (writer, publish) = blocking(move || {
+            let writer = Writer::open(documents, given, reported.clone())?;
+            let resources = writer.resources();
             let records = Box::new(Metered::new(records, measured.clone()));
-            let publisher = Publisher::open(records, &receiver.borrow().settings)?;
+            let publisher = Publisher::open(records, &resources.borrow().settings)?;
             let publisher = publisher.with_outbounds(outbounds);
-            Ok(Publish::first(publisher, receiver, reported, measured)?)
+            Ok((writer, Publish::first(publisher, resources, reported, measured)?))
         })
         .await?;
         drop(awaited);
-        let watch = Watch { paths, fixed, seen, resources: sender, status: status.clone() };
-        Ok(Self { publish, watch, xds, secrets, identity, dns, status, replica, meters })
+        let watch = Watch { reader: Some(reader), layers, status: status.clone() };
+        Ok(Self { publish, watch, writer, xds, secrets, identity, dns, status, replica, meters })
     }
 
     /// What is decided and stored, now and from now on.
@@ -232,7 +235,12 @@ impl ControlPlane {
         }
     }
 
-    /// Follows the files and publishes until the drain is asked for.
+    /// Every resource, to read and to write.
+    pub fn registry(&self) -> Registry {
+        self.writer.registry()
+    }
+
+    /// Follows the files, takes writes and publishes until the drain is asked for.
     ///
     /// # Errors
     /// The first task that fails.
@@ -242,9 +250,10 @@ impl ControlPlane {
         let mut tasks = Tasks::new(trigger.clone(), own.clone());
         tasks.spawn("drain relay", relay(drain, trigger, own.clone()));
         if let Some(dns) = self.dns {
-            tasks.spawn("dns", dns.run(snapshots.clone(), self.watch.resources.subscribe(), own.clone()));
+            tasks.spawn("dns", dns.run(snapshots.clone(), self.writer.resources(), own.clone()));
         }
         tasks.spawn("watch", self.watch.run(own.clone()));
+        tasks.spawn("registry", self.writer.run(own.clone()));
         tasks.spawn("publish", self.publish.run(own.clone()));
         tasks.spawn("secrets", self.secrets.run(own.clone()));
         if let Some(identity) = self.identity {

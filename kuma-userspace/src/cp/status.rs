@@ -39,6 +39,12 @@ pub struct Status {
     /// Records of the store that could not be read and were set aside.
     pub quarantined: Vec<Quarantined>,
     pub quarantined_count: usize,
+    /// Stored resources without effect, because a file gives one of the same name; the first hundred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shadowed: Vec<Shadowed>,
+    /// Stored resources without effect, because they cannot be read; the first hundred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<Quarantined>,
     pub pools: Vec<Pool>,
     /// Where several replicas use one store: which part this one has.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +121,13 @@ pub struct Quarantined {
     pub reason: String,
 }
 
+/// A stored resource that a file stands before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Shadowed {
+    pub resource: String,
+    pub file: PathBuf,
+}
+
 /// A VIP pool.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Pool {
@@ -139,4 +152,10 @@ impl StatusCell {
     pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
         self.0.subscribe()
     }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

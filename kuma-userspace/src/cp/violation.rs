@@ -23,6 +23,7 @@ pub struct Violation {
 /// Where something stands in the files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
+    /// Empty: what was given is no file.
     pub file: Arc<Path>,
     /// Counted from 1; 0: the file as a whole.
     pub line: u64,
@@ -36,16 +37,18 @@ impl fmt::Display for Place {
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
-        if !self.field.is_empty() {
-            write!(f, ": {}", self.field)?;
+        match (self.file.as_os_str().is_empty(), self.field.is_empty()) {
+            (true, _) => f.write_str(&self.field),
+            (false, false) => write!(f, ": {}", self.field),
+            (false, true) => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.problem)
+        let place = self.place.to_string();
+        if place.is_empty() { f.write_str(&self.problem) } else { write!(f, "{place}: {}", self.problem) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Edits of resource files in, checked resources out. Editors that replace files, and swapped symlinks, are seen.
+//! Edits of resource files in, what they give out. Editors that replace files, and swapped symlinks, are seen.
 //! Keeps: a broken edit changes nothing: the last good state stays, the mistakes are said once and stand in the status, and
 //! the next good edit heals it. Called by cp.
 
@@ -13,8 +13,8 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, ne
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::resources::{self, Resources, files};
-use super::settings::Settings;
+use super::registry::{Layer, LayerReader};
+use super::resources::files;
 use super::status::StatusCell;
 use super::violation::{Invalid, MAX_SHOWN};
 use crate::rt::Drain;
@@ -28,12 +28,9 @@ const RESCAN_WITHOUT_EVENTS: Duration = Duration::from_millis(500);
 
 /// The task that follows the files.
 pub(super) struct Watch {
-    pub(super) paths: Vec<PathBuf>,
-    /// Settings that the files may not change.
-    pub(super) fixed: Option<Settings>,
-    /// The state of the files that `resources` were read from.
-    pub(super) seen: files::Fingerprint,
-    pub(super) resources: watch::Sender<Arc<Resources>>,
+    /// Absent while it reads.
+    pub(super) reader: Option<LayerReader>,
+    pub(super) layers: watch::Sender<Arc<Layer>>,
     pub(super) status: StatusCell,
 }
 
@@ -46,11 +43,16 @@ pub enum WatchError {
 
 impl Watch {
     pub(super) async fn run(mut self, drain: Drain) -> Result<(), WatchError> {
+        let paths = self.reader.as_ref().map_or_else(Vec::new, |reader| reader.paths().to_vec());
+        if paths.is_empty() {
+            drain.requested().await;
+            return Ok(());
+        }
         // One waiting wake-up is enough: it says "look again", not what was changed.
         let (wake, mut woken) = mpsc::channel(1);
         let mut sentry = Sentry::new(wake);
         loop {
-            sentry.look_at(self.paths.iter().flat_map(|path| files::trail(path)).collect());
+            sentry.look_at(paths.iter().flat_map(|path| files::trail(path)).collect());
             self.look().await?;
             tokio::select! {
                 () = drain.requested() => return Ok(()),
@@ -60,41 +62,31 @@ impl Watch {
         }
     }
 
-    /// Reads the files again if they are others than before.
+    /// Reads the files that are others than before.
     async fn look(&mut self) -> Result<(), WatchError> {
-        let (paths, fixed) = (self.paths.clone(), self.fixed.clone());
-        let seen = std::mem::take(&mut self.seen);
+        let mut reader = self.reader.take().expect("every look gives it back");
         let work = move || {
-            // Taken before reading: a change while we read shows up the next time.
-            let now = files::fingerprint(&paths);
-            let read = (now != seen).then(|| resources::read_under(&paths, fixed.as_ref()));
-            (now, read)
+            let read = reader.look();
+            (reader, read)
         };
-        let (seen, read) = tokio::task::spawn_blocking(work).await.map_err(WatchError::Panicked)?;
-        self.seen = seen;
+        let (reader, read) = tokio::task::spawn_blocking(work).await.map_err(WatchError::Panicked)?;
+        self.reader = Some(reader);
         match read {
-            Some(Ok(resources)) => self.take(resources),
-            Some(Err(invalid)) => self.refuse(&invalid),
-            None => {}
+            Ok(Some(layer)) => self.take(layer),
+            Ok(None) => {}
+            Err(invalid) => self.refuse(&invalid),
         }
         Ok(())
     }
 
-    fn take(&self, resources: Resources) {
+    fn take(&self, layer: Layer) {
         let mut healed = false;
         self.status.update(|status| healed = !std::mem::take(&mut status.mistakes).is_empty());
         if healed {
             info!("the resource files are good again");
         }
-        let resources_read = resources.all.len();
-        let changed = self.resources.send_if_modified(|current| {
-            let changed = **current != resources;
-            if changed {
-                *current = Arc::new(resources);
-            }
-            changed
-        });
-        debug!(resources = resources_read, changed, "resource files read");
+        debug!(resources = layer.given.len(), "resource files read");
+        self.layers.send_replace(Arc::new(layer));
     }
 
     fn refuse(&self, invalid: &Invalid) {

@@ -27,7 +27,6 @@ pub enum Resource {
     MeshExternalService(MeshExternalService),
     MeshMultiZoneService(MeshMultiZoneService),
     HostnameGenerator(HostnameGenerator),
-    Secret(Secret),
     Service(Service),
 }
 
@@ -43,7 +42,6 @@ impl Resource {
             Self::MeshExternalService(_) => ResourceKind::MeshExternalService,
             Self::MeshMultiZoneService(_) => ResourceKind::MeshMultiZoneService,
             Self::HostnameGenerator(_) => ResourceKind::HostnameGenerator,
-            Self::Secret(_) => ResourceKind::Secret,
             Self::Service(_) => ResourceKind::Service,
         }
     }
@@ -60,7 +58,21 @@ impl Resource {
             | Self::MeshExternalService(MeshExternalService { meta, .. })
             | Self::MeshMultiZoneService(MeshMultiZoneService { meta, .. })
             | Self::HostnameGenerator(HostnameGenerator { meta, .. })
-            | Self::Secret(Secret { meta, .. })
+            | Self::Service(Service { meta, .. }) => meta,
+        }
+    }
+
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        match self {
+            Self::Mesh(Mesh { meta, .. })
+            | Self::Dataplane(Dataplane { meta, .. })
+            | Self::ZoneIngress(ZoneIngress { meta, .. })
+            | Self::ExternalService(ExternalService { meta, .. })
+            | Self::VirtualOutbound(VirtualOutbound { meta, .. })
+            | Self::MeshService(MeshService { meta, .. })
+            | Self::MeshExternalService(MeshExternalService { meta, .. })
+            | Self::MeshMultiZoneService(MeshMultiZoneService { meta, .. })
+            | Self::HostnameGenerator(HostnameGenerator { meta, .. })
             | Self::Service(Service { meta, .. }) => meta,
         }
     }
@@ -234,19 +246,6 @@ pub struct HostnameGenerator {
     pub mesh_external_service: Option<Tags>,
     pub mesh_multi_zone_service: Option<Tags>,
     pub template: Arc<str>,
-}
-
-/// Key material.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret {
-    pub meta: Meta,
-    pub data: Box<[u8]>,
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Secret {:?} of {} bytes", self.meta.name, self.data.len())
-    }
 }
 
 /// A service of the short form: its instances, in one place.

@@ -98,8 +98,7 @@ impl<'r> Share<'r> {
             Resource::Mesh(_)
             | Resource::VirtualOutbound(_)
             | Resource::HostnameGenerator(_)
-            | Resource::ZoneIngress(_)
-            | Resource::Secret(_) => {}
+            | Resource::ZoneIngress(_) => {}
         }
     }
 

@@ -178,7 +178,7 @@ impl Planner {
     /// A mesh stays, so that whoever has a view of it hears of removals.
     fn note_meshes(&mut self, resource: &Resource) {
         match resource {
-            Resource::HostnameGenerator(_) | Resource::Secret(_) => {}
+            Resource::HostnameGenerator(_) => {}
             Resource::Mesh(mesh) => self.note_mesh(&mesh.meta.name),
             Resource::ZoneIngress(ingress) => {
                 for offer in ingress.offers_to(&self.seen.settings.zone.clone()) {

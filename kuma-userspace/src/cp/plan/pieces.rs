@@ -43,10 +43,7 @@ pub(super) fn of(rules: &Rules, handles: &Handles, resource: &Resource) -> Vec<P
             piece.tokens.push(selection::of_multi_zone(service));
             vec![piece]
         }
-        Resource::Mesh(_)
-        | Resource::VirtualOutbound(_)
-        | Resource::HostnameGenerator(_)
-        | Resource::Secret(_) => Vec::new(),
+        Resource::Mesh(_) | Resource::VirtualOutbound(_) | Resource::HostnameGenerator(_) => Vec::new(),
     }
 }
 

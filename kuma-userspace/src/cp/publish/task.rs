@@ -11,7 +11,7 @@ use super::{Published, Publisher};
 use crate::cp::diagnostics::Meters;
 use crate::cp::resources::Resources;
 use crate::cp::snapshot::Snapshot;
-use crate::cp::status::StatusCell;
+use crate::cp::status::{StatusCell, chain};
 use crate::cp::store::StoreError;
 use crate::rt::Drain;
 
@@ -129,15 +129,4 @@ fn announce(snapshots: &watch::Sender<Arc<Snapshot>>, snapshot: Snapshot) {
     let services: usize = snapshot.meshes.values().map(|mesh| mesh.vips.len()).sum();
     snapshots.send_replace(Arc::new(snapshot));
     info!(services, "published");
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -14,11 +14,11 @@ use crate::model::resource::Protocol;
 use crate::model::view::Port;
 
 /// What all inbounds of one service say about its ports: how many say what.
-#[derive(Default)]
-struct Spoken(Vec<(Port, Protocol, u32)>);
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(in crate::cp) struct Spoken(Vec<(Port, Protocol, u32)>);
 
 impl Spoken {
-    fn add(&mut self, inbound: &Inbound) {
+    pub(in crate::cp) fn add(&mut self, inbound: &Inbound) {
         let says = (inbound.port, inbound.protocol);
         match self.0.binary_search_by_key(&says, |(port, protocol, _)| (*port, *protocol)) {
             Ok(at) => self.0[at].2 += 1,
@@ -26,8 +26,22 @@ impl Spoken {
         }
     }
 
+    pub(in crate::cp) fn remove(&mut self, inbound: &Inbound) {
+        let says = (inbound.port, inbound.protocol);
+        if let Ok(at) = self.0.binary_search_by_key(&says, |(port, protocol, _)| (*port, *protocol)) {
+            self.0[at].2 -= 1;
+            if self.0[at].2 == 0 {
+                self.0.remove(at);
+            }
+        }
+    }
+
+    pub(in crate::cp) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The MeshService of this service.
-    fn service(&self, mesh: &Arc<str>, name: &Arc<str>) -> MeshService {
+    pub(in crate::cp) fn service(&self, mesh: &Arc<str>, name: &Arc<str>) -> MeshService {
         let mut ports: BTreeMap<Port, Protocol> = BTreeMap::new();
         for &(port, protocol, _) in &self.0 {
             let spoken = ports.entry(port).or_insert(protocol);
@@ -53,7 +67,7 @@ fn asked(all: &imbl::OrdMap<ResourceKey, Arc<Resource>>, mesh: &Arc<str>) -> boo
 }
 
 /// Is this tag a name that a MeshService can have?
-fn is_label(text: &str) -> bool {
+pub(in crate::cp) fn is_label(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     text.len() <= MAX_NAME_BYTES
         && text.starts_with(|c: char| c.is_ascii_lowercase())

@@ -15,7 +15,7 @@ const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 const MAX_LINKS: usize = 40;
 
 /// The files that `paths` stand for: a file for itself, a directory for the resource files in it, in order of name.
-pub(super) fn expand(paths: &[PathBuf], violations: &mut Vec<Violation>) -> Vec<PathBuf> {
+pub(in crate::cp) fn expand(paths: &[PathBuf], violations: &mut Vec<Violation>) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut seen = BTreeSet::new();
     for path in paths {
@@ -106,6 +106,13 @@ pub struct Stamp {
     bytes: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+impl Stamp {
+    /// When the file was written last, in seconds of the Unix epoch.
+    pub fn modified_secs(&self) -> i64 {
+        self.modified.0
+    }
 }
 
 /// The state that the files behind `paths` are in; never fails, since a file that cannot be read is a state as well.

@@ -2,8 +2,10 @@
 //! Keeps: all or nothing (a single mistake and nothing is used), every mistake reported at once, the order of files and
 //! documents without effect. Called by cp (check, open) and cp::watch.
 
+pub(in crate::cp) mod body;
 mod dataplane;
-mod derived;
+pub(in crate::cp) mod derived;
+pub(in crate::cp) mod draft;
 mod external;
 pub mod files;
 mod generator;
@@ -14,20 +16,17 @@ mod short;
 mod virtual_outbound;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use ipnetwork::IpNetwork;
 
-use super::names;
-use super::settings::{self, Settings, Source};
-use super::violation::{FieldPath, Invalid, Place, Reader, Violation, advice};
+use self::draft::{Described, Draft, Form};
+use super::settings::Settings;
+use super::violation::{FieldPath, Invalid, Reader, Violation, advice};
 use super::yaml::{self, Node, Value};
 use crate::model::kind::{Dataplane, Inbound, Mesh, MeshServices, Meta, Resource, ResourceKey, ResourceKind};
-use crate::model::name::Hostname;
 use crate::model::resource::{DEFAULT_MESH, Kind, Protocol, Service, ServiceKey};
 use crate::model::tags::Interner;
 
@@ -102,24 +101,46 @@ pub fn read(paths: &[PathBuf]) -> Result<Resources, Invalid> {
 /// # Errors
 /// Every mistake in every file.
 pub fn read_under(paths: &[PathBuf], fixed: Option<&Settings>) -> Result<Resources, Invalid> {
-    let mut violations = Vec::new();
-    let mut draft = Draft { settings: fixed.map(elsewhere), ..Draft::default() };
-    for file in files::expand(paths, &mut violations) {
-        let file: Arc<Path> = file.into();
-        let mut reader = Reader { file: file.clone(), violations: &mut violations };
-        let Some(text) = files::read(&mut reader) else { continue };
-        read_text(&mut reader, &mut draft, &text);
-    }
-    let resources = draft.finish(&mut violations);
-    Invalid::check(violations)?;
-    Ok(resources)
+    let Whole { settings, files } = read_whole(paths, fixed, &mut Interner::default())?;
+    let given = files.into_iter().flat_map(|(_, draft)| draft.found).map(|found| found.resource);
+    Ok(Resources { settings, all: complete(given) })
 }
 
-/// Settings that the configuration of the control plane has.
-fn elsewhere(settings: &Settings) -> (Settings, settings::PoolPlaces, Place) {
-    let file = Path::new("the control plane's configuration").into();
-    let place = Place { file, line: 0, field: "dnsServer".into() };
-    (settings.clone(), settings::PoolPlaces::default(), place)
+/// Every file, read and checked.
+pub(in crate::cp) struct Whole {
+    pub(in crate::cp) settings: Settings,
+    pub(in crate::cp) files: Vec<(PathBuf, Draft)>,
+}
+
+/// Reads everything from scratch: the measure of what is read step by step.
+///
+/// # Errors
+/// Every mistake in every file.
+pub(in crate::cp) fn read_whole(
+    paths: &[PathBuf],
+    fixed: Option<&Settings>,
+    texts: &mut Interner,
+) -> Result<Whole, Invalid> {
+    let mut violations = Vec::new();
+    let mut read = Vec::new();
+    for file in files::expand(paths, &mut violations) {
+        let draft = read_file(&file, texts, &mut violations);
+        read.push((file, draft));
+    }
+    let settings = draft::check(read.iter_mut().map(|(_, draft)| draft).collect(), fixed, &mut violations);
+    Invalid::check(violations)?;
+    Ok(Whole { settings, files: read })
+}
+
+/// What one file says.
+pub(in crate::cp) fn read_file(file: &Path, texts: &mut Interner, violations: &mut Vec<Violation>) -> Draft {
+    let mut reader = Reader { file: file.into(), violations };
+    let mut draft = Draft { texts: std::mem::take(texts), ..Draft::default() };
+    if let Some(text) = files::read(&mut reader) {
+        read_text(&mut reader, &mut draft, &text);
+    }
+    *texts = std::mem::take(&mut draft.texts);
+    draft
 }
 
 fn read_text(reader: &mut Reader<'_>, draft: &mut Draft, text: &str) {
@@ -142,18 +163,53 @@ fn read_text(reader: &mut Reader<'_>, draft: &mut Draft, text: &str) {
 
 /// A document with a `type` is a resource of Kuma's, one without is the short form.
 fn read_document(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    let root = FieldPath::Document;
-    let field = |name: &str| match &node.value {
-        Value::Map(entries) => entries.iter().find(|entry| entry.key == name),
-        _ => None,
-    };
-    if let Some(entry) = field("apiVersion") {
+    if let Some(entry) = field(node, "apiVersion") {
         let problem =
             "this is Kuma's Kubernetes form: write the Universal form (type, mesh, name, networking)";
-        return reader.report(entry.line, &root.field("apiVersion"), problem);
+        return reader.report(entry.line, &FieldPath::Document.field("apiVersion"), problem);
     }
-    let Some(kind) = field("type") else { return short::read(reader, draft, node) };
-    let word = if let Value::Text(text) = &kind.node.value { text.as_str() } else { "" };
+    match field(node, "type") {
+        None => short::read(reader, draft, node),
+        Some(kind) => read_kind(reader, draft, node, word(&kind.node)),
+    }
+}
+
+/// The one resource that a document is; one without, or with a mistake, has been reported.
+pub(in crate::cp) fn read_one(reader: &mut Reader<'_>, node: &Node, texts: Interner) -> Draft {
+    let mut draft = Draft { texts, ..Draft::default() };
+    match (&node.value, field(node, "type")) {
+        (Value::Map(_), Some(kind)) => {
+            let before = reader.violations.len();
+            read_kind(reader, &mut draft, node, word(&kind.node));
+            if draft.found.is_empty() && reader.violations.len() == before {
+                reader.report(node.line, &FieldPath::Document, "holds no resource");
+            }
+        }
+        (Value::Map(_), None) => {
+            let problem = format!("the field is missing: use one of {}", KINDS.join(", "));
+            reader.report(node.line, &FieldPath::Document.field("type"), problem);
+        }
+        (other, _) => {
+            let problem = format!("expected a resource with type, mesh and name, found {}", other.describe());
+            reader.report(node.line, &FieldPath::Document, problem);
+        }
+    }
+    draft
+}
+
+fn field<'n>(node: &'n Node, name: &str) -> Option<&'n yaml::Entry> {
+    match &node.value {
+        Value::Map(entries) => entries.iter().find(|entry| entry.key == name),
+        _ => None,
+    }
+}
+
+fn word(kind: &Node) -> &str {
+    if let Value::Text(text) = &kind.value { text } else { "" }
+}
+
+fn read_kind(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node, word: &str) {
+    let before = draft.found.len();
     match word {
         "Dataplane" => dataplane::read(reader, draft, node),
         "ExternalService" => external::read(reader, draft, node),
@@ -165,139 +221,26 @@ fn read_document(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
         "VirtualOutbound" => virtual_outbound::read(reader, draft, node),
         "ZoneIngress" => mesh::read_ingress(reader, draft, node),
         _ => {
-            let found = kind.node.value.describe();
-            let problem = format!("{found} is no kind that is read here: {}", advice(word, &KINDS));
-            reader.report(kind.node.line, &root.field("type"), problem);
-        }
-    }
-}
-
-/// Which form described a service.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Form {
-    Short,
-    Dataplane,
-}
-
-/// A description of a service, or of an instance of it.
-#[derive(Debug)]
-struct Described {
-    mesh: Arc<str>,
-    service: Arc<str>,
-    form: Form,
-    place: Place,
-}
-
-/// What was read so far.
-#[derive(Debug, Default)]
-struct Draft {
-    texts: Interner,
-    settings: Option<(Settings, settings::PoolPlaces, Place)>,
-    ipam: Option<(settings::IpamDraft, Place)>,
-    zone: Option<(String, Place)>,
-    found: Vec<Arc<Resource>>,
-    /// Where resources of Kuma's kinds stand.
-    named: Vec<(ResourceKey, Place)>,
-    described: Vec<Described>,
-    /// Service tags outside of Dataplanes, which must be names under the domain.
-    tagged: Vec<(Arc<str>, Place)>,
-    /// Each endpoint's place is kept until the pools are known.
-    endpoints: Vec<(SocketAddr, Place)>,
-}
-
-impl Draft {
-    fn named(&mut self, kind: ResourceKind, mesh: &str, name: &str, place: Place) {
-        self.named.push((ResourceKey::new(kind, mesh, name), place));
-    }
-
-    fn add(&mut self, resource: Resource) {
-        self.found.push(Arc::new(resource));
-    }
-
-    /// The checks that need everything: names under the domain, endpoints outside the pools, room in the pools.
-    fn finish(self, violations: &mut Vec<Violation>) -> Resources {
-        let (mut settings, pool_places, dns_place) = match self.settings {
-            Some((settings, places, place)) => (settings, places, Some(place)),
-            None => Default::default(),
-        };
-        let (ipam, _) = self.ipam.unzip();
-        ipam.unwrap_or_default().finish(&mut settings, dns_place.as_ref(), violations);
-        if let Some((zone, _)) = self.zone {
-            settings.zone = zone;
-        }
-        check_named(self.named, violations);
-        let services = check_described(self.described, &settings.domain, violations);
-        for (tag, place) in self.tagged {
-            if let Err(error) = names::canonical(&tag, &settings.domain) {
-                violations.push(Violation { place, problem: error.to_string() });
-            }
-        }
-        let all = complete(self.found);
-        let pools = used_pools(&settings, &all);
-        for (endpoint, place) in self.endpoints {
-            if let Some(pool) = pools.iter().find(|range| range.contains(endpoint.ip())) {
-                let problem = format!(
-                    "endpoint {endpoint} lies in the VIP pool {pool}: write the address where the service really listens"
-                );
-                violations.push(Violation { place, problem });
-            }
-        }
-        let room = settings.pools.room();
-        if u128::try_from(services).is_ok_and(|wanted| wanted > room) {
-            let problem = format!(
-                "no room: the smallest VIP pool holds {room} addresses and there are {services} services: \
-                 use a larger network such as 240.0.0.0/4 or fd00:fd00::/64"
-            );
-            let smallest = pool_places.smallest(settings.pools);
-            violations.extend(smallest.map(|place| Violation { place, problem }));
-        }
-        Resources { settings, all }
-    }
-}
-
-/// A resource is given once in all files.
-fn check_named(named: Vec<(ResourceKey, Place)>, violations: &mut Vec<Violation>) {
-    let mut places: BTreeMap<ResourceKey, Place> = BTreeMap::new();
-    for (key, place) in named {
-        if let Some(first) = places.get(&key) {
-            let problem = format!("{key} is given already at {first}: keep one of the two");
-            violations.push(Violation { place: place.clone(), problem });
-        }
-        places.insert(key, place);
-    }
-}
-
-/// A service is described once, or by the inbounds of Dataplanes, and its name is one under the domain. Returns how many
-/// there are.
-fn check_described(described: Vec<Described>, domain: &Hostname, violations: &mut Vec<Violation>) -> usize {
-    let mut services: BTreeMap<(Arc<str>, Arc<str>), (Form, Place)> = BTreeMap::new();
-    for Described { mesh, service, form, place } in described {
-        match services.entry((mesh, service)) {
-            Entry::Vacant(vacant) => {
-                if let Err(error) = names::canonical(&vacant.key().1, domain) {
-                    violations.push(Violation { place: place.clone(), problem: error.to_string() });
-                }
-                vacant.insert((form, place));
-            }
-            Entry::Occupied(occupied) => {
-                let (mesh, service) = occupied.key();
-                let (first, at) = occupied.get();
-                if (*first, form) != (Form::Dataplane, Form::Dataplane) {
-                    let problem = format!(
-                        "service {service:?} of mesh {mesh:?} is described already at {at}: keep one of the two"
-                    );
-                    violations.push(Violation { place, problem });
-                }
+            if let Some(kind) = field(node, "type") {
+                unknown_kind(reader, &kind.node);
             }
         }
     }
-    services.len()
+    for found in &mut draft.found[before..] {
+        found.body = Some(body::canonical(node).into());
+    }
+}
+
+fn unknown_kind(reader: &mut Reader<'_>, kind: &Node) {
+    let found = kind.value.describe();
+    let problem = format!("{found} is no kind that is read here: {}", advice(word(kind), &KINDS));
+    reader.report(kind.line, &FieldPath::Document.field("type"), problem);
 }
 
 /// What was given, with what is there from the start and what is derived.
-fn complete(given: Vec<Arc<Resource>>) -> OrdMap<ResourceKey, Arc<Resource>> {
+fn complete(given: impl Iterator<Item = Arc<Resource>>) -> OrdMap<ResourceKey, Arc<Resource>> {
     let mut all: OrdMap<ResourceKey, Arc<Resource>> =
-        given.into_iter().map(|resource| (resource.key(), resource)).collect();
+        given.map(|resource| (resource.key(), resource)).collect();
     for builtin in builtin() {
         all.entry(builtin.key()).or_insert_with(|| Arc::new(builtin));
     }
@@ -309,26 +252,10 @@ fn complete(given: Vec<Arc<Resource>>) -> OrdMap<ResourceKey, Arc<Resource>> {
 }
 
 /// What is there from the start, unless it is given.
-fn builtin() -> Vec<Resource> {
+pub(in crate::cp) fn builtin() -> Vec<Resource> {
     let meta = Meta { name: DEFAULT_MESH.into(), ..Meta::default() };
     let mesh = Resource::Mesh(Mesh { meta, mode: MeshServices::default() });
     std::iter::once(mesh).chain(generator::defaults().map(Resource::HostnameGenerator)).collect()
-}
-
-/// The networks that no endpoint may lie in. Pools of kinds of which there is none stand for nothing.
-fn used_pools(settings: &Settings, all: &OrdMap<ResourceKey, Arc<Resource>>) -> Vec<IpNetwork> {
-    let any = |kind| {
-        let first = ResourceKey::new(kind, "", "");
-        all.range(first..).next().is_some_and(|(key, _)| key.kind == kind)
-    };
-    let used = |source: Source| match source {
-        Source::Dns => true,
-        Source::MeshService => any(ResourceKind::MeshService),
-        Source::MeshExternalService => any(ResourceKind::MeshExternalService),
-        Source::MeshMultiZoneService => any(ResourceKind::MeshMultiZoneService),
-    };
-    let pools = settings.all_pools();
-    pools.ranges().filter(|(source, _)| used(*source)).map(|(_, range)| range).collect()
 }
 
 /// The name of a mesh, as Kuma allows it.

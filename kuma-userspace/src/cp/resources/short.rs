@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::{Described, Draft, Form, mesh_name, meta, required};
 use crate::cp::settings;
-use crate::cp::violation::{FieldPath, Reader, Violation};
+use crate::cp::violation::{FieldPath, Reader};
 use crate::cp::yaml::Node;
 use crate::model::kind::{Meta, Resource, Service};
 use crate::model::resource::{DEFAULT_MESH, Protocol};
@@ -21,35 +21,17 @@ pub(super) fn read(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
         let path = root.field("dnsServer");
         let place = reader.place(node.line, &path);
         let (found, pools) = settings::read(reader, node, &path);
-        match &draft.settings {
-            None => draft.settings = Some((found, pools, place)),
-            Some((_, _, first)) => {
-                let problem = format!("dnsServer is given already at {first}: keep one of the two");
-                reader.violations.push(Violation { place, problem });
-            }
-        }
+        draft.settings.push((found, pools, place));
     }
     if let Some(node) = object.get("ipam") {
         let path = root.field("ipam");
         let place = reader.place(node.line, &path);
-        let found = settings::read_ipam(reader, node, &path);
-        if let Some((_, first)) = &draft.ipam {
-            let problem = format!("ipam is given already at {first}: keep one of the two");
-            reader.violations.push(Violation { place, problem });
-        } else {
-            draft.ipam = Some((found, place));
-        }
+        draft.ipam.push((settings::read_ipam(reader, node, &path), place));
     }
     if let Some(node) = object.get("multizone") {
         let path = root.field("multizone");
         let place = reader.place(node.line, &path);
-        let found = settings::read_multizone(reader, node, &path);
-        if let Some((_, first)) = &draft.zone {
-            let problem = format!("multizone is given already at {first}: keep one of the two");
-            reader.violations.push(Violation { place, problem });
-        } else {
-            draft.zone = found.map(|zone| (zone, place));
-        }
+        draft.zone.extend(settings::read_multizone(reader, node, &path).map(|zone| (zone, place)));
     }
     if let Some(node) = object.get("services") {
         let path = root.field("services");
