@@ -87,7 +87,7 @@ impl Live {
             vips_capacity: VIPS_CAPACITY,
             bpf_log: None,
             keep_datapath: false,
-            keep_view: false,
+            lasting: false,
             beside: None,
         };
         let root = Cgroup::at(instance.cgroup(&cgroup2))?;

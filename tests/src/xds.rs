@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use kuma_dns::agent::feed::{Feed, FeedConfig, Update};
-use kuma_dns::agent::proxy::{self, Confine, Proxy, ProxyConfig, ProxyMode, ProxyStatus};
+use kuma_dns::agent::proxy::{self, Confine, Lifetime, Proxy, ProxyConfig, ProxyMode, ProxyStatus};
 use kuma_dns::cp::snapshot::{
     Entry, Listener, MeshHeader, MeshSnapshot, Outbounds, Protocol, Published, Snapshot,
 };
@@ -219,6 +219,8 @@ impl Envoy {
             outbound_port: Port::new(outbound),
             admin_port: Port::new(admin),
             concurrency: 2,
+            cgroup: "/nowhere".into(),
+            lifetime: Lifetime::WithUs,
             owner: "/run/kuma-dns/test".into(),
         };
         let proxy = Proxy::new(binary, config, confine)?;

@@ -81,7 +81,7 @@ impl World {
             vips_capacity: 1_024,
             bpf_log: None,
             keep_datapath: false,
-            keep_view: false,
+            lasting: false,
             beside: None,
         }
     }

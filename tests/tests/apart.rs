@@ -5,6 +5,7 @@
 use harness::backend::Speaks;
 use harness::wait::wait_until;
 use harness::world::World;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 fn curl(world: &World, family: &str, host: &str) -> String {
@@ -49,6 +50,46 @@ fn together_they_serve_as_up_does() {
     assert!(said.contains("kept up to date by the control plane 127.0.0.1:5678"), "{said}");
     let vips = world.kuma_dns().unwrap().arg("vips").output().unwrap();
     assert!(String::from_utf8_lossy(&vips.stdout).contains("redis.mesh"));
+}
+
+#[test]
+fn names_and_vips_go_on_without_a_control_plane_also_over_restarts_of_the_agent() {
+    let mut world =
+        World::builder().service("redis", Speaks::Http, 1).apart("").args(["--keep-datapath"]).up().unwrap();
+    let vips = world.resolves("redis.mesh").unwrap();
+    world.stop_plane(Signal::SIGKILL).unwrap();
+    wait_until(20, "the agent notices", || !current(&world));
+    assert!(curl(&world, "--ipv4", "redis.mesh").starts_with("redis at"));
+    for end in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL] {
+        world.stop(end).unwrap();
+        world.start_agent(&["--control-plane", "http://127.0.0.1:5678"]).unwrap();
+        world.wait_ready().unwrap();
+        assert_eq!(world.resolves("redis.mesh").unwrap(), vips, "{end}");
+        for family in ["--ipv4", "--ipv6"] {
+            assert!(curl(&world, family, "redis.mesh").starts_with("redis at"), "{end}");
+        }
+        let source = source(&world);
+        assert_eq!(
+            (&source["current"], &source["remembered"]),
+            (&Value::Bool(false), &Value::Bool(true)),
+            "{source}"
+        );
+        assert!(source["reason"].as_str().unwrap().contains("cannot connect"), "{source}");
+    }
+    let old = || source(&world)["view_age_secs"].as_u64().unwrap() >= 1;
+    wait_until(10, "the view's age is told", old);
+    let said = world.kuma_dns().unwrap().arg("status").output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("no control plane") && said.contains("written down by an earlier agent"), "{said}");
+    // What was removed and added meanwhile is corrected when it is back.
+    world.remove("redis").unwrap();
+    world.add("news", Speaks::Http, 1).unwrap();
+    world.start_plane().unwrap();
+    wait_until(30, "the view is the control plane's again", || current(&world));
+    wait_until(10, "what was added resolves", || !world.resolves("news.mesh").unwrap().is_empty());
+    assert!(curl(&world, "--ipv4", "news.mesh").starts_with("news at"));
+    assert!(world.resolves("redis.mesh").unwrap().is_empty());
+    wait_until(10, "what was removed refuses", || refused(&world, &vips[0].to_string()));
 }
 
 #[test]

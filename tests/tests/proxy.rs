@@ -12,6 +12,7 @@ use harness::netns::Netns;
 use harness::wait::wait_until;
 use harness::xds::{Envoy, eventually};
 use kuma_dns::agent::proxy::DEFAULT_UID;
+use kuma_dns::kernel::process::{self, Orphan};
 
 #[test]
 fn an_envoy_of_ours_has_no_privilege_lives_in_its_cgroup_and_dies_with_us() {
@@ -26,7 +27,7 @@ fn an_envoy_of_ours_has_no_privilege_lives_in_its_cgroup_and_dies_with_us() {
         runtime.expect("a runtime").block_on(async {
             let cgroup = theirs.clone();
             let confine = Box::new(move |command: &mut std::process::Command| {
-                kuma_dns::kernel::process::confine(command, &cgroup, Some(DEFAULT_UID))
+                process::confine(command, &cgroup, Some(DEFAULT_UID), Orphan::Ends)
             });
             let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 5678));
             let envoy = Envoy::start(nobody, "proxy", 15001, 9901, confine).expect("Envoy is installed");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::agent::BpfLog;
 use crate::agent::feed::FeedConfig;
 use crate::agent::memory::Memory;
-use crate::agent::proxy::{ProxyConfig, ProxyMode};
+use crate::agent::proxy::{Lifetime, ProxyConfig, ProxyMode};
 use crate::agent::status::Beside;
 use crate::model::instance::Instance;
 use crate::model::view::Port;
@@ -40,9 +40,11 @@ pub struct Config {
     pub bpf_log: Option<BpfLog>,
     /// Leave the datapath in the kernel at the end: names and VIPs fail closed until the next start.
     pub keep_datapath: bool,
-    /// Keep the view for the next start, which serves it and is ready with it for as long as there is no control plane.
-    /// Without, an orderly end forgets it, and after a crash it is served until the control plane has spoken.
-    pub keep_view: bool,
+    /// The control plane may be away at the next start: what is served goes on for as long as that lasts. The view is kept
+    /// for the next start, which serves it and is ready with it, and Envoy outlives a crash, and an end that leaves the datapath.
+    /// Without, an orderly end forgets the view, after a crash it is served until the control plane has spoken, and Envoy ends
+    /// with us.
+    pub lasting: bool,
     /// A control plane in the same process, for the status.
     pub beside: Option<Beside>,
 }
@@ -63,10 +65,17 @@ impl Config {
     }
 
     /// How the Envoy that we start is set up.
-    pub(super) fn proxy(&self) -> ProxyConfig {
+    pub(super) fn proxy(&self, cgroup: PathBuf) -> ProxyConfig {
         let socket = self.instance.socket(&self.run_dir);
+        let (lifetime, id) = match (self.lasting, self.keep_datapath) {
+            (false, _) => (Lifetime::WithUs, std::process::id().to_string()),
+            (true, false) => (Lifetime::OutlivesCrash, machine()),
+            (true, true) => (Lifetime::OutlivesUs, machine()),
+        };
         ProxyConfig {
-            node_id: format!("proxy-{}-{}", self.instance, std::process::id()),
+            node_id: format!("proxy-{}-{id}", self.instance),
+            cgroup,
+            lifetime,
             view: self.view.clone(),
             xds: self.control_plane.clone(),
             access: self.access.clone(),
@@ -81,6 +90,11 @@ impl Config {
     pub(super) fn memory(&self) -> Memory {
         Memory::new(self.instance.view(&self.data_dir))
     }
+}
+
+/// The machine's name: the same at every start, so that an Envoy that was left can be recognised.
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Loopback ports in the workloads' network namespace.

@@ -20,7 +20,7 @@ use crate::agent::apply::{Applier, Origin};
 use crate::agent::enrol::{Desk, EnrolError};
 use crate::agent::feed::{Feed, FeedStatus};
 use crate::agent::memory::{Recalled, Writer};
-use crate::agent::proxy::{Proxy, ProxyError};
+use crate::agent::proxy::{Lifetime, Proxy, ProxyError};
 use crate::agent::resolver::{Inside, ResolverError};
 use crate::agent::status::Board;
 use crate::agent::views::{Held, Show, Views};
@@ -29,6 +29,7 @@ use crate::dns::zone::Zone;
 use crate::kernel::cgroup::{self, CgroupError};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::preflight::{self, PreflightError};
+use crate::kernel::process::{self, Orphan};
 use crate::kernel::{self, Kernel, KernelConfig, KernelError, KernelStatus, Reason};
 use crate::model::datapath::{Datapath, DatapathError, NetnsCookie, Pod, ProxyIdentity};
 use crate::model::view::ViewId;
@@ -214,9 +215,11 @@ fn proxy_of(config: &Config) -> Result<Option<Proxy>, Error> {
         None => config.instance.proxy_cgroup(&config.cgroup2),
     };
     let uid = rustix::process::geteuid().is_root().then(|| config.proxy.uid.unwrap_or(proxy::DEFAULT_UID));
+    let settings = config.proxy(cgroup.clone());
+    let orphan = if settings.lifetime == Lifetime::WithUs { Orphan::Ends } else { Orphan::GoesOn };
     let confine =
-        Box::new(move |command: &mut std::process::Command| kernel::process::confine(command, &cgroup, uid));
-    Ok(Some(Proxy::new(binary, config.proxy(), confine)?))
+        Box::new(move |command: &mut std::process::Command| process::confine(command, &cgroup, uid, orphan));
+    Ok(Some(Proxy::new(binary, settings, confine)?))
 }
 
 /// Starts every task and runs until the first ends or the drain is asked for.
@@ -232,7 +235,7 @@ async fn serve(node: Node, awaited: Awaited, drain: Drain, ready: Ready) -> Resu
     let listener = board.ready.wait_for(format!("a proxy that listens on port {}", config.ports.outbound));
     let resolv_conf = Some(config.resolv_conf.clone());
     let server = Server { sockets, shared: show.resolver.clone(), resolv_conf };
-    let awaited = Some(awaited).filter(|_| recalled.is_none() || !config.keep_view);
+    let awaited = Some(awaited).filter(|_| recalled.is_none() || !config.lasting);
     let views = Views { datapath: kernel.clone(), show, origin: Origin::Memory, awaited, shown };
     if let Some(events) = kernel.lock().as_mut().and_then(Kernel::take_events) {
         tasks.spawn("log of the BPF programs", events.run(ending.clone()));
@@ -294,7 +297,7 @@ async fn heal(kernel: Held<Kernel>, drain: Drain) -> Result<(), Error> {
 /// The end of the datapath, unless it is to stay.
 fn stop(config: &Config, kernel: &Held<Kernel>) -> Result<(), Error> {
     let kernel = kernel.lock().take();
-    if !config.keep_view && !config.keep_datapath {
+    if !config.lasting && !config.keep_datapath {
         config.memory().forget();
     }
     if config.keep_datapath {

@@ -28,13 +28,13 @@ Examples:
   kuma-dns status
 
 While the control plane is away, names go on to resolve and VIPs to work, also
-after a restart of the agent: the last view is kept in --data, and `status`
-says how old it is. Envoy keeps what it has as long as it runs; one that is
-started anew has no VIPs before the control plane is back.
+after a crash of the agent: its last view is kept in --data, Envoy goes on and
+is taken over, and `status` says how old the view is.
 
 SIGINT or SIGTERM ends it in order: workloads are left alone, then the
-resolver and Envoy end, then the datapath goes (--keep-datapath: all of it
-stays for the next start). A second signal ends it at once.
+resolver and Envoy end, then the datapath goes. With --keep-datapath, for a
+restart by a service manager, datapath and Envoy stay for the next start. A
+second signal ends it at once.
 
 Exit codes: 0 ended by a signal, 1 failed or ended by a second signal, 2 bad
 input, 4 a privilege or a kernel feature is missing";
@@ -121,7 +121,7 @@ pub(super) fn run(args: Args, paths: &Paths, format: Format) -> Outcome {
     let server = control_plane.control_plane.address;
     let input = format!("mesh {} of the control plane {server}", machine.mesh);
     let story = Story::new(paths, format, began, input);
-    let surroundings = Surroundings { paths, cgroup2, control_plane: server, access, keep_view: true };
+    let surroundings = Surroundings { paths, cgroup2, control_plane: server, access, lasting: true };
     service::block_on(serve(machine.config(surroundings), story))
 }
 

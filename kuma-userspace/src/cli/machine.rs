@@ -81,14 +81,14 @@ pub(super) struct Surroundings<'a> {
     pub cgroup2: PathBuf,
     pub control_plane: ServerAddress,
     pub access: Access,
-    pub keep_view: bool,
+    pub lasting: bool,
 }
 
 impl MachineArgs {
     /// The flags as plain data.
     pub(super) fn config(self, surroundings: Surroundings<'_>) -> agent::Config {
         let Self { mesh, proxy, ports, datapath } = self;
-        let Surroundings { paths, cgroup2, control_plane, access, keep_view } = surroundings;
+        let Surroundings { paths, cgroup2, control_plane, access, lasting } = surroundings;
         agent::Config {
             instance: paths.instance.clone(),
             run_dir: paths.run_dir.clone(),
@@ -110,7 +110,7 @@ impl MachineArgs {
             vips_capacity: datapath.vip_capacity,
             bpf_log: datapath.bpf_log,
             keep_datapath: datapath.keep_datapath,
-            keep_view,
+            lasting,
             beside: None,
         }
     }

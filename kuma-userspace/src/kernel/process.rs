@@ -1,4 +1,4 @@
-//! Prepares a child process: in a cgroup, as another user, and gone when its parent is. Keeps: the child is in its
+//! Prepares a child process: in a cgroup, as another user, and gone when its parent is unless it is to stay. Keeps: the child is in its
 //! cgroup before it makes its first socket. Called by agent/mod.rs for the proxy.
 #![expect(unsafe_code, reason = "pre_exec: what runs between fork and exec must be async-signal-safe")]
 
@@ -14,12 +14,19 @@ use rustix::process::{
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+/// What becomes of a child when the thread that started it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Orphan {
+    Ends,
+    GoesOn,
+}
+
 /// Makes `command` start in `cgroup`, as `uid` (and the group of the same number) if one is given, with as many open files
-/// as it may have, and end when the thread that starts it ends.
+/// as it may have.
 ///
 /// # Errors
 /// The cgroup does not exist or its processes cannot be changed.
-pub fn confine(command: &mut Command, cgroup: &Path, uid: Option<u32>) -> io::Result<()> {
+pub fn confine(command: &mut Command, cgroup: &Path, uid: Option<u32>, orphan: Orphan) -> io::Result<()> {
     // Opened here, with the parent's rights: cgroup.procs checks who opened it (cgroups(7)).
     let procs = OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"))?;
     let parent = getpid();
@@ -31,6 +38,9 @@ pub fn confine(command: &mut Command, cgroup: &Path, uid: Option<u32>) -> io::Re
         setrlimit(Resource::Nofile, descriptors)?;
         if let Some(uid) = uid {
             become_user(uid)?;
+        }
+        if orphan == Orphan::GoesOn {
+            return Ok(());
         }
         // After the change of user, which clears it (prctl(2)).
         set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -61,7 +71,7 @@ mod tests {
     #[test]
     fn a_cgroup_that_does_not_exist_is_refused_before_the_fork() {
         let missing = Path::new("/proc/self/no-such-cgroup");
-        let error = confine(&mut Command::new("true"), missing, None).unwrap_err();
+        let error = confine(&mut Command::new("true"), missing, None, Orphan::Ends).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -62,6 +63,11 @@ impl Binary {
     /// What to execute: the open file, because the user that Envoy runs as may not be able to reach the path.
     pub(super) fn to_exec(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+
+    /// Device and inode: what tells one program from another, whatever their paths.
+    pub(super) fn identity(&self) -> Option<(u64, u64)> {
+        self.file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 
     fn open(path: &Path) -> Result<Self, FindError> {

@@ -1,13 +1,14 @@
 //! The Envoy beside the workloads: started in its cgroup as a user without privileges, watched, started again, ended.
-//! Keeps: it never outlives us; its traffic is in its own cgroup from the first socket on. Started by agent/mod.rs,
-//! which brings the one thing that only the kernel room can do: [`Confine`].
+//! Keeps: it outlives us only where that is wanted, and then the next start takes it over; its traffic is in its own cgroup
+//! from the first socket on. Started by agent/mod.rs, which brings the one thing that only the kernel room can do: [`Confine`].
 
 mod find;
+mod left;
 mod output;
 mod parent;
 mod ports;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use self::find::{Binary, ProxyMode, find};
+use self::left::Left;
 use self::output::LastWords;
 use self::parent::Parent;
 use crate::model::view::Port;
@@ -28,7 +30,7 @@ use crate::wire::envoy::Bootstrap;
 use crate::wire::node::{Introduction, Role};
 
 /// Places a command in its cgroup and user before it is started.
-pub type Confine = Box<dyn Fn(&mut std::process::Command) -> std::io::Result<()> + Send + Sync>;
+pub type Confine = Box<dyn Fn(&mut std::process::Command) -> io::Result<()> + Send + Sync>;
 
 /// The user that Kuma runs its data plane as.
 pub const DEFAULT_UID: u32 = 5678;
@@ -47,6 +49,17 @@ const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// An Envoy that ran this long was well: the next start does not wait for what came before.
 const WELL_AFTER: Duration = Duration::from_secs(60);
 
+/// How long the Envoy that we start lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lifetime {
+    WithUs,
+    /// It goes on when we are killed, and the next start takes it over: what it has been told it knows, also while there is
+    /// no control plane. What it says meanwhile is lost.
+    OutlivesCrash,
+    /// The same also when we end in order.
+    OutlivesUs,
+}
+
 /// What the proxy is started with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProxyConfig {
@@ -60,6 +73,9 @@ pub struct ProxyConfig {
     pub admin_port: Port,
     /// Worker threads.
     pub concurrency: u32,
+    /// Where its traffic belongs to it.
+    pub cgroup: PathBuf,
+    pub lifetime: Lifetime,
     /// The run folder of the instance; on Envoy's command line it says whose it is.
     pub owner: PathBuf,
 }
@@ -83,9 +99,9 @@ pub enum ProxyError {
     #[error(transparent)]
     Port(#[from] ports::PortError),
     #[error("cannot start Envoy {}", path.display())]
-    Start { path: PathBuf, source: std::io::Error },
+    Start { path: PathBuf, source: io::Error },
     #[error("cannot watch Envoy {}", path.display())]
-    Watch { path: PathBuf, source: std::io::Error },
+    Watch { path: PathBuf, source: io::Error },
 }
 
 /// The supervisor of one Envoy.
@@ -94,18 +110,37 @@ pub struct Proxy {
     config: ProxyConfig,
     confine: Confine,
     status: watch::Sender<ProxyStatus>,
+    /// What an earlier agent left and we take over.
+    left: Option<Left>,
+}
+
+/// An Envoy that runs.
+enum Running {
+    Ours(Box<Child>),
+    Left(Left),
 }
 
 impl Proxy {
-    /// Checks that Envoy's ports are free, so that a second Envoy is an error in words and not a crash loop.
+    /// Takes over the Envoy that an earlier agent left, if it is what we would start; ends it if it is not. Checks that Envoy's ports are free, so that a second Envoy is an error in words and not a crash loop.
     ///
     /// # Errors
     /// A port that somebody else listens on, with the flag that chooses another.
     pub fn new(binary: Binary, config: ProxyConfig, confine: Confine) -> Result<Self, ProxyError> {
-        ports::check(config.admin_port, config.outbound_port)?;
         let path = binary.path().to_owned();
         let status = ProxyStatus { path, pid: None, started: None, restarts: 0, last_end: None };
-        Ok(Self { binary, config, confine, status: watch::Sender::new(status) })
+        let mut proxy = Self { binary, config, confine, status: watch::Sender::new(status), left: None };
+        if let Some(left) = Left::find(&proxy.config.cgroup, &proxy.config.owner) {
+            let failed = |source| ProxyError::Start { path: proxy.binary.path().to_owned(), source };
+            let takes_over = proxy.config.lifetime != Lifetime::WithUs;
+            if takes_over && left.is(&proxy.binary, proxy.command().map_err(failed)?.as_std()) {
+                proxy.left = Some(left);
+                return Ok(proxy);
+            }
+            info!(pid = left.pid, "ending the Envoy of an earlier agent: it is set up otherwise");
+            left.end().map_err(failed)?;
+        }
+        ports::check(proxy.config.admin_port, proxy.config.outbound_port)?;
+        Ok(proxy)
     }
 
     /// How the proxy stands, also while it runs.
@@ -117,14 +152,17 @@ impl Proxy {
     ///
     /// # Errors
     /// The first start fails; later ones are tried again.
-    pub async fn run(self, drain: Drain) -> Result<(), ProxyError> {
+    pub async fn run(mut self, drain: Drain) -> Result<(), ProxyError> {
         let path = || self.binary.path().to_owned();
         let parent = Parent::start().map_err(|source| ProxyError::Start { path: path(), source })?;
         let mut backoff = FIRST_BACKOFF;
-        let mut child = self.start(&parent).await?;
+        let mut running = match self.left.take() {
+            Some(left) => self.take_over(left),
+            None => self.start(&parent).await?,
+        };
         loop {
             let started = Instant::now();
-            let Some(end) = self.watch(&mut child, &drain).await? else { return Ok(()) };
+            let Some(end) = self.watch(running, &drain).await? else { return Ok(()) };
             warn!(path = %self.binary.path().display(), end, retry_ms = backoff.as_millis(), "Envoy ended");
             self.status.send_modify(|status| {
                 (status.pid, status.started, status.last_end) = (None, None, Some(end));
@@ -132,14 +170,14 @@ impl Proxy {
             if started.elapsed() >= WELL_AFTER {
                 backoff = FIRST_BACKOFF;
             }
-            child = loop {
+            running = loop {
                 tokio::select! {
                     () = tokio::time::sleep(backoff) => {}
                     () = drain.requested() => return Ok(()),
                 }
                 backoff = (backoff * 2).min(MAX_BACKOFF);
                 match self.start(&parent).await {
-                    Ok(child) => break child,
+                    Ok(running) => break running,
                     Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot start Envoy again"),
                 }
             };
@@ -147,7 +185,13 @@ impl Proxy {
         }
     }
 
-    async fn start(&self, parent: &Parent) -> Result<Child, ProxyError> {
+    fn take_over(&self, left: Left) -> Running {
+        info!(pid = left.pid, path = %self.binary.path().display(), "took over the Envoy of an earlier agent");
+        self.status.send_modify(|status| status.pid = Some(left.pid));
+        Running::Left(left)
+    }
+
+    async fn start(&self, parent: &Parent) -> Result<Running, ProxyError> {
         let failed = |source| ProxyError::Start { path: self.binary.path().to_owned(), source };
         let mut command = self.command().map_err(failed)?;
         (self.confine)(command.as_std_mut()).map_err(failed)?;
@@ -155,10 +199,10 @@ impl Proxy {
         let pid = child.id();
         info!(pid, path = %self.binary.path().display(), outbound = %self.config.outbound_port, "Envoy started");
         self.status.send_modify(|status| (status.pid, status.started) = (pid, Some(Instant::now())));
-        Ok(child)
+        Ok(Running::Ours(Box::new(child)))
     }
 
-    fn command(&self) -> std::io::Result<Command> {
+    fn command(&self) -> io::Result<Command> {
         let config = &self.config;
         let (id, view) = (config.node_id.clone(), config.view.clone());
         let node = Introduction { id, role: Role::Proxy, view, outbound_port: config.outbound_port };
@@ -181,16 +225,45 @@ impl Proxy {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .kill_on_drop(config.lifetime == Lifetime::WithUs);
         if let Some(secret) = bootstrap.secret() {
             command.stdin(in_memory(&secret)?).args(["--config-path", "/dev/fd/0"]);
         }
         Ok(command)
     }
 
-    /// Waits for the end of `child`: `None` when we asked for it.
-    async fn watch(&self, child: &mut Child, drain: &Drain) -> Result<Option<String>, ProxyError> {
-        let failed = |source| ProxyError::Watch { path: self.binary.path().to_owned(), source };
+    /// Waits for its end: `None` when we asked for it, or leave it.
+    async fn watch(&self, running: Running, drain: &Drain) -> Result<Option<String>, ProxyError> {
+        let watched = match running {
+            Running::Ours(mut child) => self.watch_child(&mut child, drain).await,
+            Running::Left(left) => self.watch_left(&left, drain).await,
+        };
+        watched.map_err(|source| ProxyError::Watch { path: self.binary.path().to_owned(), source })
+    }
+
+    /// Does it go on when we end?
+    fn stays(&self) -> bool {
+        let stays = self.config.lifetime == Lifetime::OutlivesUs;
+        if stays {
+            info!("leaving Envoy to the next start");
+        }
+        stays
+    }
+
+    async fn watch_left(&self, left: &Left, drain: &Drain) -> io::Result<Option<String>> {
+        tokio::select! {
+            ended = left.ended() => ended.map(|()| Some("an earlier agent's Envoy ended".into())),
+            () = drain.requested() => {
+                if !self.stays() {
+                    left.stop().await?;
+                    info!("Envoy stopped");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    async fn watch_child(&self, child: &mut Child, drain: &Drain) -> io::Result<Option<String>> {
         let mut last_words = LastWords::default();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let status = {
@@ -200,9 +273,11 @@ impl Proxy {
             let status = loop {
                 tokio::select! {
                     () = &mut forwarded, if !closed => closed = true,
-                    status = child.wait() => break status.map_err(failed)?,
+                    status = child.wait() => break status?,
                     () = drain.requested() => {
-                        stop(child).await.map_err(failed)?;
+                        if !self.stays() {
+                            stop(child).await?;
+                        }
                         return Ok(None);
                     }
                 }
@@ -218,7 +293,7 @@ impl Proxy {
 }
 
 /// A file without a path: only who has it open, and root, can read it, whatever user that is.
-fn in_memory(text: &str) -> std::io::Result<std::fs::File> {
+fn in_memory(text: &str) -> io::Result<std::fs::File> {
     let name = "kuma-dns-bootstrap";
     let mut file: std::fs::File = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into();
     file.write_all(text.as_bytes())?;
@@ -226,7 +301,7 @@ fn in_memory(text: &str) -> std::io::Result<std::fs::File> {
 }
 
 /// Ends Envoy: politely, then for good.
-async fn stop(child: &mut Child) -> std::io::Result<()> {
+async fn stop(child: &mut Child) -> io::Result<()> {
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
         // Not reaped yet, so the pid is still its own.

@@ -81,7 +81,7 @@ impl Args {
         let xds = SocketAddr::from((Ipv4Addr::LOCALHOST, own.xds_port.get()));
         let data = paths.instance.data(&paths.data_dir);
         let (control_plane, access) = (xds.into(), Access::default());
-        let surroundings = Surroundings { paths: &paths, cgroup2, control_plane, access, keep_view: false };
+        let surroundings = Surroundings { paths: &paths, cgroup2, control_plane, access, lasting: false };
         let agent = machine.config(surroundings);
         let store = StoreConfig::Embedded(data);
         let outbounds = own.outbounds;
