@@ -1,5 +1,8 @@
 //! Persist before publish, with a store that fails.
 
+mod cost;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -140,31 +143,63 @@ struct Shared {
     epoch: Arc<Mutex<u64>>,
     /// Zero follows.
     own: u64,
+    /// Whose records were written, one after the other, and how many of them this end has read.
+    written: Arc<Mutex<Vec<ServiceKey>>>,
+    read: usize,
+    loads: Arc<Mutex<usize>>,
+}
+
+impl Shared {
+    fn led_by(epoch: u64) -> Self {
+        let epoch = Arc::new(Mutex::new(epoch));
+        let (records, written, loads) = Default::default();
+        Self { records, epoch, own: 1, written, read: 0, loads }
+    }
+
+    fn role(&self) -> Role {
+        let epoch = *self.epoch.lock().unwrap();
+        if self.own == epoch { Role::Leader { epoch } } else { Role::Follower { leader: "other".into() } }
+    }
+
+    fn open(&self) -> Publisher {
+        Publisher::open(Box::new(self.clone()), &Settings::default()).unwrap()
+    }
 }
 
 impl Store for Shared {
     fn load(&mut self) -> Result<Loaded, StoreError> {
+        *self.loads.lock().unwrap() += 1;
+        self.read = self.written.lock().unwrap().len();
         let loaded = self.records.lock().unwrap().load()?;
-        let epoch = *self.epoch.lock().unwrap();
-        let leads = self.own == epoch;
-        let role = if leads { Role::Leader { epoch } } else { Role::Follower { leader: "other".into() } };
-        Ok(Loaded { role, ..loaded })
+        Ok(Loaded { role: self.role(), ..loaded })
+    }
+
+    fn recent(&mut self) -> Result<Option<Recent>, StoreError> {
+        let written = self.written.lock().unwrap();
+        let touched: BTreeSet<ServiceKey> = written[self.read..].iter().cloned().collect();
+        self.read = written.len();
+        let mut changed = self.records.lock().unwrap().load()?.records;
+        changed.retain(|record| touched.contains(&record.service));
+        let gone = |service: &&ServiceKey| changed.iter().all(|record| record.service != **service);
+        let removed = touched.iter().filter(gone).cloned().collect();
+        Ok(Some(Recent { changed, removed, role: self.role(), wall: None }))
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
         if self.own != *self.epoch.lock().unwrap() {
             return Err(StoreError::Superseded);
         }
+        self.written.lock().unwrap().extend(changes.services().cloned());
+        self.read = self.written.lock().unwrap().len();
         self.records.lock().unwrap().commit(changes)
     }
 }
 
 #[test]
 fn a_follower_publishes_what_the_leader_stored_and_an_old_leader_follows_at_once() {
-    let leading = Shared { records: Arc::default(), epoch: Arc::new(Mutex::new(1)), own: 1 };
+    let leading = Shared::led_by(1);
     let following = Shared { own: 2, ..leading.clone() };
-    let open = |store: &Shared| Publisher::open(Box::new(store.clone()), &Settings::default()).unwrap();
-    let (mut first, mut second) = (open(&leading), open(&following));
+    let (mut first, mut second) = (leading.open(), following.open());
     let alone = second.publish(&resources(&["a", "b"])).unwrap();
     assert!(alone.snapshot.meshes["default"].vips.is_empty(), "a follower hands out nothing");
     let stored = first.publish(&resources(&["a", "b"])).unwrap();
@@ -178,4 +213,54 @@ fn a_follower_publishes_what_the_leader_stored_and_an_old_leader_follows_at_once
     let names: Vec<&str> = refused.snapshot.meshes["default"].vips.keys().map(|name| &**name).collect();
     assert_eq!(names, ["a", "b"], "what the new leader has not stored is not published");
     assert_eq!(first.publish(&resources(&["a", "b", "c"])).unwrap().snapshot, stored.snapshot);
+}
+
+#[test]
+fn a_follower_takes_what_is_new_and_leads_on_top_of_it_without_reading_everything() {
+    let leading = Shared::led_by(1);
+    let following = Shared { own: 2, loads: Arc::default(), ..leading.clone() };
+    let (mut first, mut second) = (leading.open(), following.open());
+    let steps: [&[&str]; 5] = [&["a", "b", "c"], &["b", "d"], &["a", "b", "d", "e"], &[], &["c", "f"]];
+    for names in steps {
+        let stored = first.publish(&resources(names)).unwrap();
+        second.read_again();
+        let followed = second.publish(&resources(names)).unwrap();
+        assert_eq!(followed.snapshot, stored.snapshot, "{names:?}");
+        assert!(followed.changed);
+    }
+    *leading.epoch.lock().unwrap() = 2;
+    second.read_again();
+    let led = second.publish(&resources(&["c", "f", "g"])).unwrap();
+    assert_eq!((vip(&led, "c"), vip(&led, "f")), ("240.0.0.2".into(), "240.0.0.5".into()));
+    assert_eq!(vip(&led, "g"), "240.0.0.6", "no address that rests");
+    assert_eq!(*following.loads.lock().unwrap(), 1, "when it was opened");
+    let again = second.publish(&resources(&["c", "f", "g"])).unwrap();
+    assert!(!again.changed);
+}
+
+#[test]
+fn a_changed_pool_leaves_the_former_addresses_routed_until_no_answer_with_them_is_believed() {
+    let mut publisher = Publisher::open(Box::new(Memory::default()), &Settings::default()).unwrap();
+    let mut resources = resources(&["a", "b"]);
+    let before = publisher.publish(&resources).unwrap().snapshot;
+    resources.settings.pools.v4 = Some("10.96.0.0/16".parse().unwrap());
+    let during = publisher.publish(&resources).unwrap();
+    let mesh = &during.snapshot.meshes["default"];
+    assert_eq!((vip(&during, "a"), vip(&during, "b")), ("10.96.0.0".into(), "10.96.0.1".into()));
+    for name in ["a", "b"] {
+        let old = before.meshes["default"].vips[name].addresses;
+        assert_eq!(*mesh.vips[name].former, [old.v4.unwrap()], "{name}");
+        assert_eq!(mesh.vips[name].addresses.v6, old.v6, "the other family has not changed");
+    }
+    let former = "240.0.0.0/31".parse().unwrap();
+    assert!(mesh.header.ranges.contains(&former), "{:?}", mesh.header.ranges);
+    let rest_secs = Settings::default().rest_secs;
+    let again_in = during.again_in.unwrap().as_secs();
+    assert!((rest_secs - 2..=rest_secs).contains(&again_in), "it ends by itself: {again_in}");
+    publisher.clock = Clock::start(SystemTime::now() + Duration::from_secs(rest_secs + 2), &[]);
+    let after = publisher.publish(&resources).unwrap();
+    let mesh = &after.snapshot.meshes["default"];
+    assert!(after.changed && mesh.vips.values().all(|vip| vip.former.is_empty()));
+    assert!(!mesh.header.ranges.contains(&former));
+    assert_eq!(vip(&after, "a"), "10.96.0.0");
 }
