@@ -139,14 +139,22 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -
         settings.service_vip_enabled = enabled.unwrap_or(settings.service_vip_enabled);
     }
     if let Some(node) = object.get("serviceVipPort") {
-        let port = reader.integer(node, &path.field("serviceVipPort"), 1, u64::from(u16::MAX));
-        let port = port.and_then(|port| u16::try_from(port).ok());
-        settings.service_vip_port = port.map_or(settings.service_vip_port, Port::new);
+        let port = vip_port(reader, node, &path.field("serviceVipPort"));
+        settings.service_vip_port = port.unwrap_or(settings.service_vip_port);
     }
     if let Some(node) = object.get("outbounds") {
         settings.outbounds = outbounds(reader, node, &path.field("outbounds")).unwrap_or(settings.outbounds);
     }
     (settings, places)
+}
+
+fn vip_port(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<Port> {
+    if matches!(&node.value, Value::Number(number) if number == "0") {
+        reader.report(node.line, path, "port can't be 0: use a whole number from 1 to 65535");
+        return None;
+    }
+    let port = reader.integer(node, path, 1, u64::from(u16::MAX))?;
+    u16::try_from(port).ok().map(Port::new)
 }
 
 fn outbounds(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option<Outbounds> {
@@ -220,7 +228,9 @@ fn network(reader: &mut Reader<'_>, node: &Node, path: &FieldPath<'_>) -> Option
         reader.report(
             node.line,
             path,
-            format!("{text:?} is no CIDR: write it like {DEFAULT_CIDR} or {DEFAULT_CIDR6}"),
+            format!(
+                "{text:?} is no CIDR, CIDR must be valid: write it like {DEFAULT_CIDR} or {DEFAULT_CIDR6}"
+            ),
         );
         return None;
     };

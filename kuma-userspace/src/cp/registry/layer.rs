@@ -97,7 +97,9 @@ impl LayerReader {
         for (path, draft) in files {
             let stamp = stamps.get(&*path).copied().flatten();
             let known = self.take(&path, stamp, draft);
-            gone = gone.difference(&known.keys).cloned().collect();
+            for key in &known.keys {
+                gone.remove(key);
+            }
             self.known.insert(path, known);
         }
         for key in gone {
@@ -146,7 +148,9 @@ impl LayerReader {
         }
         for (path, stamp, draft) in drafts {
             let known = self.take(&path, stamp, draft);
-            removed.retain(|key| !known.keys.contains(key));
+            for key in &known.keys {
+                removed.remove(key);
+            }
             self.known.insert(path, known);
         }
         for key in &removed {

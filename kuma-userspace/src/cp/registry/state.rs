@@ -186,7 +186,7 @@ impl State {
     }
 
     /// A document that no file stands before.
-    fn take_document(&mut self, document: Document) {
+    fn take_document(&mut self, mut document: Document) {
         match document::read(&document, &self.resources.settings, &mut self.texts) {
             Ok(resource) => {
                 let before = self.catalog.entries.get(&document.key).map(|listed| &listed.resource);
@@ -195,6 +195,8 @@ impl State {
                     Some(before) if **before == resource => before.clone(),
                     _ => Arc::new(resource),
                 };
+                // One copy of its texts is enough.
+                document.key = resource.key();
                 self.set(Arc::new(Listed { document, origin: Origin::Store, resource }));
             }
             Err(invalid) => {
