@@ -56,7 +56,6 @@ fn a_wrong_flag_is_code_2_and_suggests_the_right_one() {
         &["up", "-f", "x.yaml", "--dns-port", "70000"],
         &["exec", "--wait", "soon", "--", "true"],
         &["status", "-o", "yaml"],
-        &["control-plane"],
         &["install"],
         &["install", "dns"],
         &["status", "--instance", "../etc"],

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use harness::netns::Netns;
 use harness::wait::wait_until;
 use kuma_dns::cp::store::StoreConfig;
-use kuma_dns::cp::{Config, ControlPlane, Serving};
+use kuma_dns::cp::{Config, ControlPlane, Serving, rest};
 use kuma_dns::rt::{Drain, DrainTrigger, Ready};
 use tempfile::TempDir;
 
@@ -57,6 +57,7 @@ impl Plane {
             store: StoreConfig::Memory,
             xds: "127.0.0.1:0".parse().unwrap(),
             serving: Serving::default(),
+            api: rest::Config::default(),
             outbounds: None,
         };
         let (opened, open) = mpsc::sync_channel(1);

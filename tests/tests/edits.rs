@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kuma_dns::cp::snapshot::Snapshot;
 use kuma_dns::cp::store::StoreConfig;
-use kuma_dns::cp::{Config, ControlPlane, Error, Serving, Status};
+use kuma_dns::cp::{Config, ControlPlane, Error, Serving, Status, rest};
 use kuma_dns::rt::{Drain, DrainTrigger, Ready};
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
@@ -30,8 +30,15 @@ impl Plane {
         let files = files.iter().map(|path| path.to_path_buf()).collect();
         let store = StoreConfig::Embedded(data.to_owned());
         let xds = ANY_PORT.parse().unwrap();
-        let config =
-            Config { files, settings: None, store, xds, serving: Serving::default(), outbounds: None };
+        let config = Config {
+            files,
+            settings: None,
+            store,
+            xds,
+            serving: Serving::default(),
+            api: rest::Config::default(),
+            outbounds: None,
+        };
         ControlPlane::open(config, &Ready::default()).await
     }
 

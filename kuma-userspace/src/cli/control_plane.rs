@@ -1,4 +1,5 @@
-//! `kuma-dns control-plane`: the control plane alone: services from YAML files, VIPs, xDS and DNS; no agent and no Envoy.
+//! `kuma-dns control-plane`: the control plane alone: services from YAML files and over the API, VIPs, xDS and DNS; no agent and
+//! no Envoy.
 //! Keeps: configuration and files are checked before anything is started.
 
 use std::env;
@@ -12,11 +13,11 @@ use super::outcome::{Code, Failure, OrExit, Outcome};
 use super::paths::Paths;
 use super::service::{self, End, LastWords, Service};
 use super::table;
-use crate::cp::configuration::{self, Configuration, Flag, Sources};
+use crate::cp::configuration::{self, ApiServer, Configuration, Flag, Sources};
 use crate::cp::diagnostics::{self, Server};
 use crate::cp::store::StoreConfig;
 use crate::cp::tls::Transport;
-use crate::cp::{self, ControlPlane, Serving};
+use crate::cp::{self, ControlPlane, Serving, rest};
 use crate::rt::{Drain, DrainTrigger, Ready};
 
 /// Where the certificate of our own authority lies, in the folder of the instance.
@@ -29,6 +30,7 @@ Examples:
   kuma-dns control-plane -c deploy/control-plane.yaml -f services/
   KUMA_DNS_SERVER_DOMAIN=svc.mesh kuma-dns control-plane --print-config
   dig @127.0.0.1 -p 5653 redis.mesh
+  curl http://127.0.0.1:5681/meshes/default/vips
   kuma-dns control-plane -c control-plane.yaml --print-ca > ca.pem
 
 The configuration is one YAML file with Kuma's keys; `--print-config` shows all
@@ -48,15 +50,17 @@ const LAST_WORDS: LastWords = LastWords {
     second: "ended at once: what is stored stays as it is",
 };
 
-/// Runs a control plane alone, on services from YAML files: VIPs, xDS for proxies and agents, DNS for other resolvers.
+/// Runs a control plane alone, on services from YAML files and over its API: VIPs, xDS for proxies and agents, DNS for other
+/// resolvers.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The configuration, a YAML file with Kuma's keys.
     #[arg(short, long = "config-file", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A YAML file with services, or a folder of them; may be given several times. They are watched.
-    #[arg(short, long = "file", value_name = "FILE", required_unless_present_any = ["print_config", "print_ca"])]
+    /// A YAML file with services, or a folder of them; may be given several times. They are watched. What they do not give
+    /// is given over the API.
+    #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print the configuration in force and end.
     #[arg(long)]
@@ -168,18 +172,26 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
     ours.map(text).collect()
 }
 
+/// Where the API is served, and to whom.
+fn api(server: ApiServer, shown: serde_json::Value) -> rest::Config {
+    let ApiServer { http, https, localhost_is_admin } = server;
+    rest::Config { http, https, access: rest::Access { localhost_is_admin, identify: None }, shown }
+}
+
 async fn serve(files: Vec<PathBuf>, configuration: Configuration, ca_file: PathBuf) -> Result<End, Failure> {
     for warning in configuration.warnings() {
         warn!("{warning}");
     }
-    let Configuration { settings, store, dp_server, diagnostics, .. } = configuration;
+    let shown = configuration.to_json();
+    let Configuration { settings, store, dp_server, api_server, diagnostics, .. } = configuration;
     let stored = match &store {
         StoreConfig::Memory => "memory".to_owned(),
         StoreConfig::Embedded(path) => path.display().to_string(),
         StoreConfig::Postgres(settings) => settings.to_string(),
     };
     let (xds, serving) = (dp_server.addr, Serving { transport: dp_server.transport, ca_file: Some(ca_file) });
-    let config = cp::Config { files, settings: Some(settings), store, xds, serving, outbounds: None };
+    let api = api(api_server, shown);
+    let config = cp::Config { files, settings: Some(settings), store, xds, serving, api, outbounds: None };
     let mut service = Service::new().context("cannot start")?;
     let ready = Ready::default();
     let opened = ready.wait_for("the control plane's start");

@@ -8,6 +8,7 @@
 //! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
 //! - [`secrets`], [`tls`]: what all replicas share and nobody else knows; connections that prove who we are.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
+//! - [`rest`]: resources to whoever reads and writes them, and VIPs.
 //! - [`dns`]: the snapshot's names to whoever asks for them from outside of the mesh.
 //! - [`diagnostics`]: how all of this is, for monitoring.
 //! - [`install`]: tells a cluster's DNS about us; apart from all of these.
@@ -26,6 +27,7 @@ pub mod publish;
 pub mod record;
 pub mod registry;
 pub mod resources;
+pub mod rest;
 pub mod secrets;
 pub mod settings;
 pub mod snapshot;
@@ -75,6 +77,8 @@ pub struct Config {
     /// Where proxies and agents connect.
     pub xds: SocketAddr,
     pub serving: Serving,
+    /// Where resources are read and written.
+    pub api: rest::Config,
     /// How proxies are told of VIPs; `None` leaves it to the files.
     pub outbounds: Option<Outbounds>,
 }
@@ -108,6 +112,8 @@ pub enum Error {
     Xds(#[from] xds::Error),
     #[error(transparent)]
     Dns(#[from] dns::Error),
+    #[error(transparent)]
+    Rest(#[from] rest::Error),
     #[error(transparent)]
     Secrets(#[from] SecretError),
     #[error("cannot serve with TLS")]
@@ -152,6 +158,7 @@ pub struct ControlPlane {
     /// Certificates that are followed.
     identity: Option<Identity>,
     dns: Option<DnsServer>,
+    api: Option<rest::Server>,
     status: StatusCell,
     /// Our part among those that use the store.
     replica: Option<Replica>,
@@ -165,7 +172,7 @@ impl ControlPlane {
     /// See [`Error`].
     pub async fn open(config: Config, ready: &Ready) -> Result<Self, Error> {
         let awaited = ready.wait_for("the VIPs of the resources");
-        let Config { files: paths, settings: fixed, store, xds, serving, outbounds } = config;
+        let Config { files: paths, settings: fixed, store, xds, serving, api, outbounds } = config;
         let status = StatusCell::default();
         status.update(|status| status.files.clone_from(&paths));
         let (reader, layer) = blocking(move || {
@@ -175,15 +182,16 @@ impl ControlPlane {
         })
         .await?;
         let listener = Listener::bind(xds).await.map_err(xds::Error::from)?;
+        let api = rest::Server::bind(api).await?;
         let dns = DnsServer::bind(&layer.settings.dns_server)?;
         let (layers, given) = channel::channel(Arc::new(layer));
         let store::Opened { records, documents, replica } = store.open().await?;
         let addr = listener.local_addr();
         let stored = documents.clone();
-        let (secrets, identity) = blocking(move || {
+        let (secrets, identity, api) = blocking(move || {
             let secrets = Secrets::open(stored)?;
-            let identity = identity(&serving, addr, &secrets)?;
-            Ok((secrets, identity))
+            let (identity, api) = identities(&serving, addr, api, &secrets)?;
+            Ok((secrets, identity, api))
         })
         .await?;
         let tls = identity.as_ref().map(|identity| identity.server_config(&[xds::PROTOCOL]));
@@ -202,7 +210,7 @@ impl ControlPlane {
         .await?;
         drop(awaited);
         let watch = Watch { reader: Some(reader), layers, status: status.clone() };
-        Ok(Self { publish, watch, writer, xds, secrets, identity, dns, status, replica, meters })
+        Ok(Self { publish, watch, writer, xds, secrets, identity, dns, api, status, replica, meters })
     }
 
     /// What is decided and stored, now and from now on.
@@ -235,6 +243,11 @@ impl ControlPlane {
         }
     }
 
+    /// Where the API is served: the ports that were taken where 0 was asked for.
+    pub fn api_addrs(&self) -> Vec<SocketAddr> {
+        self.api.as_ref().map(rest::Server::local_addrs).unwrap_or_default()
+    }
+
     /// Every resource, to read and to write.
     pub fn registry(&self) -> Registry {
         self.writer.registry()
@@ -253,7 +266,17 @@ impl ControlPlane {
             tasks.spawn("dns", dns.run(snapshots.clone(), self.writer.resources(), own.clone()));
         }
         tasks.spawn("watch", self.watch.run(own.clone()));
-        tasks.spawn("registry", self.writer.run(own.clone()));
+        let (after_requests, later) = Drain::pair();
+        let served = rest::Served {
+            registry: self.writer.registry(),
+            resources: self.writer.resources(),
+            snapshots: snapshots.clone(),
+            status: self.status.subscribe(),
+            xds: self.xds.status(),
+        };
+        tasks.spawn("api", answer(self.api, served, own.clone(), after_requests));
+        // Writes in flight are finished before what stores them ends.
+        tasks.spawn("registry", self.writer.run(later));
         tasks.spawn("publish", self.publish.run(own.clone()));
         tasks.spawn("secrets", self.secrets.run(own.clone()));
         if let Some(identity) = self.identity {
@@ -277,13 +300,21 @@ pub async fn authority(store: StoreConfig) -> Result<Authority, Error> {
     blocking(move || Ok(Authority::obtain(&Secrets::open(documents)?).map_err(tls::Error::from)?)).await
 }
 
-/// Who the server for proxies and agents on `addr` is; without TLS nobody in particular.
-fn identity(serving: &Serving, addr: SocketAddr, secrets: &Secrets) -> Result<Option<Identity>, tls::Error> {
-    let authority = match serving.transport {
-        Transport::Issued => Some(own_authority(secrets, serving.ca_file.as_deref())?),
-        _ => None,
+/// Who the server for proxies and agents on `addr` is, and the API; without TLS nobody in particular.
+fn identities(
+    serving: &Serving,
+    addr: SocketAddr,
+    api: Option<rest::Server>,
+    secrets: &Secrets,
+) -> Result<(Option<Identity>, Option<rest::Server>), tls::Error> {
+    let issued = serving.transport == Transport::Issued;
+    let authority = if issued || api.as_ref().is_some_and(rest::Server::wants_authority) {
+        Some(own_authority(secrets, serving.ca_file.as_deref())?)
+    } else {
+        None
     };
-    Identity::of(&serving.transport, authority.as_ref(), addr)
+    let api = api.map(|api| api.identify(authority.as_ref())).transpose()?;
+    Ok((Identity::of(&serving.transport, authority.as_ref(), addr)?, api))
 }
 
 fn own_authority(secrets: &Secrets, file: Option<&Path>) -> Result<Arc<Authority>, tls::Error> {
@@ -305,6 +336,21 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(Error::Panicked)?
+}
+
+/// Serves the API, if it is served; asks for the end of what it needs once it has ended.
+async fn answer(
+    api: Option<rest::Server>,
+    served: rest::Served,
+    drain: Drain,
+    after: DrainTrigger,
+) -> Result<(), std::convert::Infallible> {
+    match api {
+        Some(api) => api.run(served, drain).await?,
+        None => drain.requested().await,
+    }
+    after.request();
+    Ok(())
 }
 
 /// Passes the outer request on to our own tasks, which also end when one of them does.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use kuma_dns::cp::store::{StoreConfig, postgres::Settings};
-use kuma_dns::cp::{Config, ControlPlane, Serving};
+use kuma_dns::cp::{Config, ControlPlane, Serving, rest};
 use kuma_dns::model::view::Port;
 use kuma_dns::rt::{Drain, Ready};
 use serde_json::json;
@@ -33,6 +33,7 @@ async fn main() -> Result<()> {
         store,
         xds,
         serving: Serving::default(),
+        api: rest::Config::default(),
         outbounds: None,
     };
     let plane = ControlPlane::open(config, &Ready::default()).await?;

@@ -51,6 +51,7 @@ const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("dns_allocations", &[], Privilege::Anyone, Order::Parallel),
     ("control_plane", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("diagnostics", &[Part::Clients], Privilege::Root, Order::Parallel),
+    ("rest", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("cpdns", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("install", &[], Privilege::Anyone, Order::Parallel),
     ("replicas", &[Part::Postgres], Privilege::Anyone, Order::Parallel),

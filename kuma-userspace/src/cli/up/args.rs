@@ -10,7 +10,10 @@ use crate::cli::logs::Format;
 use crate::cli::machine::{MachineArgs, Surroundings};
 use crate::cli::paths::Paths;
 use crate::cli::port;
-use crate::cp::{self, Serving, store::StoreConfig};
+use crate::cp::configuration::Configuration;
+use crate::cp::settings::Settings;
+use crate::cp::store::StoreConfig;
+use crate::cp::{self, Serving, rest};
 use crate::model::outbounds::Outbounds;
 use crate::model::view::Port;
 use crate::wire::access::Access;
@@ -20,7 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   kuma-dns up -f deploy/examples/mesh.yaml
   kuma-dns up -f settings.yaml -f services/ --instance blue \\
-      --outbound-port 16001 --dns-port 16053 --xds-port 6678 --admin-port 10901
+      --outbound-port 16001 --dns-port 16053 --xds-port 6678 --admin-port 10901 --api-port 6681
   kuma-dns up -f mesh.yaml --envoy none
       and your own: kuma-dns exec --proxy -- envoy -c bootstrap.yaml
 
@@ -58,6 +61,9 @@ struct OwnArgs {
     /// Its xDS server, on loopback.
     #[arg(long, value_name = "PORT", default_value = "5678", value_parser = port)]
     xds_port: Port,
+    /// Its API, on loopback, where resources are read and written; 0: none.
+    #[arg(long, value_name = "PORT", default_value_t = rest::DEFAULT_PORT)]
+    api_port: u16,
 }
 
 /// What `up` needs to know.
@@ -76,7 +82,14 @@ impl Args {
     }
 
     /// The flags as plain data, for a machine whose cgroup v2 hierarchy is mounted at `cgroup2`.
-    pub(in crate::cli) fn config(self, paths: Paths, format: Format, cgroup2: PathBuf) -> Config {
+    /// `settings` are those of the files.
+    pub(in crate::cli) fn config(
+        self,
+        paths: Paths,
+        format: Format,
+        cgroup2: PathBuf,
+        settings: Settings,
+    ) -> Config {
         let Self { files, own, machine } = self;
         let xds = SocketAddr::from((Ipv4Addr::LOCALHOST, own.xds_port.get()));
         let data = paths.instance.data(&paths.data_dir);
@@ -84,9 +97,18 @@ impl Args {
         let surroundings = Surroundings { paths: &paths, cgroup2, control_plane, access, lasting: false };
         let agent = machine.config(surroundings);
         let store = StoreConfig::Embedded(data);
-        let outbounds = own.outbounds;
-        let control_plane =
-            cp::Config { files, settings: None, store, xds, serving: Serving::default(), outbounds };
+        let http = (own.api_port > 0).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, own.api_port)));
+        let shown = Configuration::beside_agent(settings, store.clone(), xds, http).to_json();
+        let access = rest::Access { localhost_is_admin: true, identify: None };
+        let control_plane = cp::Config {
+            files,
+            settings: None,
+            store,
+            xds,
+            serving: Serving::default(),
+            api: rest::Config { http, https: None, access, shown },
+            outbounds: own.outbounds,
+        };
         Config { paths, format, control_plane, agent }
     }
 }

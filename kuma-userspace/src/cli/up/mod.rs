@@ -30,7 +30,7 @@ pub(super) fn run(args: Args, paths: Paths, format: Format) -> Outcome {
     let summary = cp::check(args.files(), None).or_exit(Code::BadInput)?;
     preflight::check(&paths.bpffs).or_exit(Code::NotSupported)?;
     let cgroup2 = cgroup::find_cgroup2().or_exit(Code::NotSupported)?;
-    let config = args.config(paths, format, cgroup2);
+    let config = args.config(paths, format, cgroup2, summary.settings.clone());
     let story = Story::new(&config.paths, config.format, began, input(&config, &summary));
     service::block_on(serve(config, story))
 }

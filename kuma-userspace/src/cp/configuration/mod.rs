@@ -1,7 +1,7 @@
 //! The configuration of a control plane of its own: one YAML file with Kuma's keys, over it Kuma's names in the
 //! environment, over both the flags.
 //! Keeps: a value that was given is either in force or reported, all mistakes at once, each where it was made: by file and
-//! line, by the name in the environment, by the flag. Called by cli/control_plane.
+//! line, by the name in the environment, by the flag. Called by cli (control_plane, up).
 
 mod keys;
 mod postgres;
@@ -63,6 +63,24 @@ pub struct Flag {
 }
 
 impl Configuration {
+    /// What a control plane beside an agent amounts to: everything on loopback, settings from the resource files.
+    pub fn beside_agent(
+        settings: Settings,
+        store: StoreConfig,
+        xds: SocketAddr,
+        api: Option<SocketAddr>,
+    ) -> Self {
+        let transport = Transport::Plain;
+        Self {
+            settings,
+            store,
+            dp_server: DpServer { addr: xds, tls_mode: TlsMode::default(), transport },
+            api_server: ApiServer { http: api, https: None, localhost_is_admin: true },
+            diagnostics: None,
+            certificate: None,
+        }
+    }
+
     /// What an operator may not have meant, each in a sentence.
     pub fn warnings(&self) -> Vec<String> {
         let DpServer { addr, transport, .. } = &self.dp_server;

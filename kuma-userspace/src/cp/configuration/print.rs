@@ -1,5 +1,5 @@
 //! A configuration as the YAML that it could have been read from: every key, with the value in force.
-//! Called by cli/control_plane.
+//! Called by cli (control_plane, up).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -53,6 +53,14 @@ impl fmt::Display for Configuration {
 }
 
 impl Configuration {
+    /// The same as JSON.
+    ///
+    /// # Panics
+    /// Never: what it writes it can read.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_saphyr::from_str(&self.to_string()).expect("a configuration prints as YAML")
+    }
+
     fn dp_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let DpServer { addr, tls_mode, transport } = &self.dp_server;
         let mode = TLS_MODES.iter().find(|(_, mode)| mode == tls_mode).map_or("", |(word, _)| word);

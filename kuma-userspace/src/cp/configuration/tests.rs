@@ -49,6 +49,14 @@ fn without_any_source_kumas_defaults_hold() {
 }
 
 #[test]
+fn a_configuration_as_json_says_the_same_and_no_secret() {
+    let file = "store: {type: postgres, postgres: {host: db, password: hidden}}\n";
+    let found = given(file, &[], &[]).load().to_json();
+    assert_eq!((&found["store"]["postgres"]["host"], &found["dnsServer"]["ttl"]), (&"db".into(), &60.into()));
+    assert!(!found.to_string().contains("hidden"), "{found}");
+}
+
+#[test]
 fn the_environment_is_over_the_file_and_flags_are_over_both() {
     let found = given(
         "dnsServer: {domain: file, ttl: 10, port: 1053, CIDR6: \"\"}\nstore: {type: embedded, path: /a}\n",

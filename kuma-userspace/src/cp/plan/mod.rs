@@ -24,6 +24,7 @@ mod virtual_outbounds;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::follow::Planner;
+pub(in crate::cp) use self::generators::Generators;
 use crate::model::name::Hostname;
 use crate::model::resource::{Endpoint, Protocol};
 use crate::model::view::Port;
