@@ -15,6 +15,7 @@ pub mod mesh;
 pub mod nameserver;
 pub mod netlink;
 pub mod netns;
+pub mod plain;
 pub mod plane;
 pub mod postgres;
 pub mod process;

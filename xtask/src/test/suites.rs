@@ -58,6 +58,7 @@ const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("dns", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("access", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("envoy", &[Part::Envoy], Privilege::Root, Order::Parallel),
+    ("variants", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("proxy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("sockets", &[Part::Bpf], Privilege::Root, Order::Parallel),
     ("lifecycle", &[Part::Bpf], Privilege::Root, Order::Parallel),

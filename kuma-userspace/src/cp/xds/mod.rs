@@ -1,13 +1,15 @@
 //! The xDS server: gives each proxy its listeners, clusters and endpoints, and each agent its mesh view, in an order
-//! that never shows a VIP before its listener works. Delta only. Called by cp::run.
+//! that never shows a VIP before its listener works. Delta, and state of the world for who
+//! asks for that. Called by cp::run.
 //!
 //! Reading order: [`order`] (pure: when may what be seen), [`published`] (what is out now, encoded once), [`session`]
-//! and [`subscription`] (pure: what one client must be told next), [`stream`] (moves the messages), [`board`] (shared
+//! and [`subscription`] (pure: what one client must be told next; [`sotw`] for those without delta), [`stream`] (moves the messages), [`board`] (shared
 //! by all of these).
 
 mod board;
 mod clients;
 mod content;
+mod dialogue;
 mod nack;
 mod name;
 mod order;
@@ -19,6 +21,7 @@ mod resources;
 mod service;
 mod session;
 mod shape;
+mod sotw;
 mod status;
 mod stream;
 mod subscription;

@@ -58,6 +58,11 @@ impl Refused {
         self.by_name.remove(name);
     }
 
+    /// Forgets what is no more.
+    pub(super) fn retain(&mut self, exists: impl Fn(&Name) -> bool) {
+        self.by_name.retain(|name, _| exists(name));
+    }
+
     /// Nothing is known any more against a message as a whole.
     pub(super) fn clear_whole(&mut self) {
         self.whole = None;

@@ -1,46 +1,27 @@
-//! One client's stream as a state machine: requests in, answers out. Pure. Keeps: a cluster's endpoints follow every
+//! One client's delta stream as a state machine: requests in, answers out. Pure. Keeps: a cluster's endpoints follow every
 //! change of the cluster; a type that we do not serve is answered too, so that nothing waits for it. Called by stream.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Sent,
 };
 use envoy_types::pb::google::protobuf::Any;
 use ipnetwork::IpNetwork;
 
-use super::clients::{Progress, Refusal};
-use super::content::{Content, Resource};
+use super::clients::Progress;
+use super::content::Resource;
+use super::dialogue::{Dialogue, MAX_FOREIGN, News, Summary, TooManyForeign, entrances};
 use super::name::Name;
 use super::per_type::PerType;
 use super::published::Published;
 use super::subscription::{Answer, Scope, Source, Subscription};
 use crate::model::view::Port;
-use crate::wire::envoy;
 use crate::wire::node::{Introduction, Role};
 use crate::wire::resource::ResourceType;
-
-/// Answers about types that we do not serve, waiting to be sent.
-const MAX_FOREIGN: usize = 16;
-
-/// A client that asks faster for what we do not have than it reads the answers.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{MAX_FOREIGN} requests for types that are not served wait for their answer, {type_url:?} is one too many"
-)]
-pub(super) struct TooManyForeign {
-    type_url: String,
-}
-
-/// A refusal that is new.
-#[derive(Debug)]
-pub(super) struct News {
-    pub(super) kind: ResourceType,
-    pub(super) name: String,
-    pub(super) refusal: Refusal,
-}
 
 /// What one client asked for and has.
 #[derive(Debug)]
@@ -52,12 +33,25 @@ pub(super) struct Session {
     entrances: Vec<(Name, Resource)>,
     /// What the entrances were made for.
     ranges: Vec<IpNetwork>,
+    /// Answers about types that we do not serve, waiting to be sent.
     foreign: VecDeque<DeltaDiscoveryResponse>,
     nonces: u64,
 }
 
-impl Session {
-    pub(super) fn new(introduction: &Introduction) -> Self {
+impl Dialogue for Session {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+
+    fn node(request: &DeltaDiscoveryRequest) -> Option<&Node> {
+        request.node.as_ref()
+    }
+
+    fn summary(response: &DeltaDiscoveryResponse) -> Summary<'_> {
+        let (changed, removed) = (response.resources.len(), response.removed_resources.len());
+        Summary { type_url: &response.type_url, changed, removed }
+    }
+
+    fn new(introduction: &Introduction) -> Self {
         let is_proxy = introduction.role == Role::Proxy;
         Self {
             subscriptions: PerType::default(),
@@ -70,11 +64,7 @@ impl Session {
         }
     }
 
-    /// Takes a request in. Returns the refusals that are new.
-    ///
-    /// # Errors
-    /// A client that floods us with types that we do not serve.
-    pub(super) fn take(
+    fn take(
         &mut self,
         mut request: DeltaDiscoveryRequest,
         now: Instant,
@@ -101,23 +91,20 @@ impl Session {
         }
     }
 
-    /// The next answer, if there is something to tell.
-    pub(super) fn next(&mut self, published: &Published, now: Instant) -> Option<DeltaDiscoveryResponse> {
+    fn next(&mut self, published: &Published, now: Instant) -> Option<DeltaDiscoveryResponse> {
         if let Some(foreign) = self.foreign.pop_front() {
             return Some(foreign);
         }
         ResourceType::ALL.into_iter().find_map(|kind| self.next_of(kind, published, now))
     }
 
-    /// When there is something to tell though nothing has changed.
-    pub(super) fn wake(&self) -> Option<Instant> {
+    fn wake(&self) -> Option<Instant> {
         let subscriptions =
             ResourceType::ALL.into_iter().filter_map(|kind| self.subscriptions[kind].as_ref());
         subscriptions.filter_map(Subscription::wake).min()
     }
 
-    /// What the client has acknowledged and refused.
-    pub(super) fn progress(&self) -> Progress {
+    fn progress(&self) -> Progress {
         let (mut progress, mut refused) = (Progress::default(), BTreeMap::new());
         for kind in ResourceType::ALL {
             let Some(subscription) = &self.subscriptions[kind] else { continue };
@@ -129,7 +116,9 @@ impl Session {
         }
         progress
     }
+}
 
+impl Session {
     fn next_of(
         &mut self,
         kind: ResourceType,
@@ -163,12 +152,7 @@ impl Session {
         let Some(port) = self.outbound_port else { return };
         if self.entrances.is_empty() || self.ranges != published.ranges {
             self.ranges.clone_from(&published.ranges);
-            let entrance = |(name, body): (String, Vec<u8>)| {
-                let name = Name::of(&name);
-                let resource = Resource::new(&name, Content::Bytes(body.into()));
-                (name, resource)
-            };
-            self.entrances = envoy::entrances(port, &self.ranges).map(entrance).into();
+            self.entrances = entrances(port, &self.ranges);
         }
     }
 

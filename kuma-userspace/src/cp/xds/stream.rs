@@ -1,17 +1,16 @@
-//! One delta stream: moves requests into the session and its answers out. Driven by its reader: a client that does not
+//! One stream: moves requests into the session and its answers out. Driven by its reader: a client that does not
 //! read costs nothing, and finds the newest state when it reads again. Called by cp::xds for each stream.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use futures_util::stream::{Stream, unfold};
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::board::{Board, Seat};
 use super::clients::Progress;
-use super::session::{News, Session};
+use super::dialogue::{Dialogue, News, Summary};
 use crate::rt::Drain;
 use crate::wire::node::{self, Introduction};
 
@@ -19,12 +18,12 @@ use crate::wire::node::{self, Introduction};
 const INTRODUCTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// The answers to `requests`, until one side ends.
-pub(super) fn serve(
+pub(super) fn serve<D: Dialogue + 'static>(
     board: Arc<Board>,
-    requests: Streaming<DeltaDiscoveryRequest>,
+    requests: Streaming<D::Request>,
     drain: Drain,
-) -> impl Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send {
-    let opening = State::Opening { board, requests: Box::new(requests), drain };
+) -> impl Stream<Item = Result<D::Response, Status>> + Send {
+    let opening = State::<D>::Opening { board, requests: Box::new(requests), drain };
     unfold(opening, |state| async move {
         match advance(state).await {
             Ok((response, open)) => Some((Ok(response), State::Open(open))),
@@ -34,17 +33,17 @@ pub(super) fn serve(
     })
 }
 
-enum State {
-    Opening { board: Arc<Board>, requests: Box<Streaming<DeltaDiscoveryRequest>>, drain: Drain },
-    Open(Box<Open>),
+enum State<D: Dialogue> {
+    Opening { board: Arc<Board>, requests: Box<Streaming<D::Request>>, drain: Drain },
+    Open(Box<Open<D>>),
     Ended,
 }
 
-struct Open {
+struct Open<D: Dialogue> {
     introduction: Introduction,
-    session: Session,
+    session: D,
     seat: Seat,
-    requests: Box<Streaming<DeltaDiscoveryRequest>>,
+    requests: Box<Streaming<D::Request>>,
     drain: Drain,
     reported: Progress,
 }
@@ -62,7 +61,7 @@ impl From<Status> for End {
     }
 }
 
-async fn advance(state: State) -> Result<(DeltaDiscoveryResponse, Box<Open>), End> {
+async fn advance<D: Dialogue>(state: State<D>) -> Result<(D::Response, Box<Open<D>>), End> {
     let mut open = match state {
         State::Opening { board, requests, drain } => Box::new(introduce(&board, requests, drain).await?),
         State::Open(open) => open,
@@ -72,16 +71,16 @@ async fn advance(state: State) -> Result<(DeltaDiscoveryResponse, Box<Open>), En
     Ok((response, open))
 }
 
-async fn introduce(
+async fn introduce<D: Dialogue>(
     board: &Arc<Board>,
-    mut requests: Box<Streaming<DeltaDiscoveryRequest>>,
+    mut requests: Box<Streaming<D::Request>>,
     drain: Drain,
-) -> Result<Open, End> {
+) -> Result<Open<D>, End> {
     let first = tokio::time::timeout(INTRODUCTION_LIMIT, requests.message()).await;
     let late =
         |_elapsed| Status::deadline_exceeded("no first request came: its node says which view is wanted");
     let first = first.map_err(late)?.map_err(|_broken| End::Quiet)?.ok_or(End::Quiet)?;
-    let node = first.node.clone().unwrap_or_default();
+    let node = D::node(&first).cloned().unwrap_or_default();
     let introduction =
         Introduction::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let seat = board
@@ -89,22 +88,22 @@ async fn introduce(
         .map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let Introduction { id, role, view, .. } = &introduction;
     info!(node = %id, role = role.word(), view, "xDS client connected");
-    let session = Session::new(&introduction);
+    let session = D::new(&introduction);
     let mut open = Open { introduction, session, seat, requests, drain, reported: Progress::default() };
     open.take(first)?;
     Ok(open)
 }
 
-impl Open {
+impl<D: Dialogue> Open<D> {
     /// Waits until there is something to tell. Cancelled when the client is gone: nothing is lost by that.
-    async fn next_response(&mut self) -> Result<DeltaDiscoveryResponse, End> {
+    async fn next_response(&mut self) -> Result<D::Response, End> {
         loop {
             let published = self.seat.published.borrow_and_update().clone();
             let response = self.session.next(&published, Instant::now());
             self.report();
             if let Some(response) = response {
-                let (changed, removed) = (response.resources.len(), response.removed_resources.len());
-                debug!(node = %self.introduction.id, kind = %response.type_url, changed, removed, "sending");
+                let Summary { type_url: kind, changed, removed } = D::summary(&response);
+                debug!(node = %self.introduction.id, kind, changed, removed, "sending");
                 return Ok(response);
             }
             let wake = self.session.wake();
@@ -122,7 +121,7 @@ impl Open {
         }
     }
 
-    fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), End> {
+    fn take(&mut self, request: D::Request) -> Result<(), End> {
         let news = self
             .session
             .take(request, Instant::now())
@@ -151,7 +150,7 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-impl Drop for Open {
+impl<D: Dialogue> Drop for Open<D> {
     fn drop(&mut self) {
         let Introduction { id, role, view, .. } = &self.introduction;
         info!(node = %id, role = role.word(), view, "xDS client is gone");
