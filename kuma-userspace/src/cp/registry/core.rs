@@ -76,7 +76,7 @@ impl Core {
     fn batch(&mut self, waiting: &mut VecDeque<Request>, done: &mut Vec<Done>) -> Vec<Accepted> {
         let mut batch: Vec<Accepted> = Vec::new();
         let mut touched: BTreeSet<ResourceKey> = BTreeSet::new();
-        let mut fresh = false;
+        let mut fresh: Option<Result<(), Arc<StoreError>>> = None;
         while let Some(request) = waiting.front() {
             let is_mesh = |key: &ResourceKey| key.kind == ResourceKind::Mesh;
             let stands_on = touched.contains(&request.key)
@@ -88,8 +88,12 @@ impl Core {
             let mut verdict = self.judge(&mut request);
             // With a mesh goes key material, whoever stored it.
             let certain = matches!(verdict, Ok(None)) && !is_mesh(&request.key);
-            if !certain && !std::mem::replace(&mut fresh, true) && self.catch_up().is_ok() {
-                verdict = self.judge(&mut request);
+            if !certain {
+                // Once for all of them: each was asked for before.
+                match fresh.get_or_insert_with(|| self.catch_up().map_err(Arc::new)) {
+                    Ok(()) => verdict = self.judge(&mut request),
+                    Err(error) => verdict = Err(Refusal::Store(Arc::clone(error))),
+                }
             }
             match verdict {
                 Ok(None) => {
@@ -178,4 +182,69 @@ impl Core {
 fn refuse(batch: Vec<Accepted>, error: StoreError, done: &mut Vec<Done>) {
     let error = Arc::new(error);
     done.extend(batch.into_iter().map(|accepted| (accepted.answer, Err(Refusal::Store(error.clone())))));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::sync::{oneshot, watch};
+
+    use super::*;
+    use crate::cp::registry::document;
+    use crate::cp::store::MemoryDocuments;
+    use crate::cp::store::documents::DocumentNews;
+
+    /// A store that can be cut off.
+    #[derive(Default)]
+    struct Far {
+        documents: MemoryDocuments,
+        cut: AtomicBool,
+    }
+
+    impl Documents for Far {
+        fn read(&self, since: Option<u64>) -> Result<DocumentNews, StoreError> {
+            if self.cut.load(Ordering::Relaxed) {
+                return Err(StoreError::Superseded);
+            }
+            self.documents.read(since)
+        }
+
+        fn write(&self, writes: &[Write]) -> Result<u64, StoreError> {
+            self.documents.write(writes)
+        }
+
+        fn news(&self) -> watch::Receiver<u64> {
+            self.documents.news()
+        }
+    }
+
+    #[test]
+    fn nothing_is_called_unchanged_or_not_found_while_the_store_cannot_be_read() {
+        let key = ResourceKey::new(ResourceKind::ExternalService, "default", "httpbin");
+        let body = br#"{"type":"ExternalService","mesh":"default","name":"httpbin",
+            "networking":{"address":"httpbin.org:80"},"tags":{"kuma.io/service":"httpbin"}}"#;
+        let far = Arc::new(Far::default());
+        let mut core = Core::new(far.clone());
+        core.catch_up().unwrap();
+        let mut ask = |change: Option<()>| {
+            let change = match change {
+                Some(()) => Change::Put(Box::new(document::parse(&key, body).unwrap())),
+                None => Change::Delete,
+            };
+            let (answer, _) = oneshot::channel();
+            let request = Request { key: key.clone(), change, expected: Expected::Any, answer };
+            core.write(vec![request]).pop().unwrap().1
+        };
+        let (put, delete) = (Some(()), None);
+        assert!(matches!(ask(put), Ok(Some(PutOutcome::Created { .. }))));
+        assert!(matches!(ask(put), Ok(Some(PutOutcome::Unchanged { .. }))));
+        far.cut.store(true, Ordering::Relaxed);
+        assert!(matches!(ask(put), Err(Refusal::Store(_))), "another may have deleted it");
+        far.cut.store(false, Ordering::Relaxed);
+        assert!(matches!(ask(delete), Ok(None)));
+        assert!(matches!(ask(delete), Err(Refusal::NotFound { .. })));
+        far.cut.store(true, Ordering::Relaxed);
+        assert!(matches!(ask(delete), Err(Refusal::Store(_))), "another may have made it");
+    }
 }
