@@ -183,8 +183,16 @@ pub fn ask(vip: SocketAddr) -> std::io::Result<String> {
 /// Does the name have an IPv4 address, says the resolver?
 ///
 /// # Errors
-/// No answer in time.
+/// The resolver does not answer.
 pub fn resolves(name: &str) -> std::io::Result<bool> {
+    Ok(resolve(name)?.is_some())
+}
+
+/// The IPv4 address of the name, says the resolver.
+///
+/// # Errors
+/// The resolver does not answer.
+pub fn resolve(name: &str) -> std::io::Result<Option<Ipv4Addr>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_read_timeout(Some(CALL_LIMIT))?;
     // RFC 1035 section 4.1: a header that asks one question, then the question: A, IN.
@@ -198,7 +206,10 @@ pub fn resolves(name: &str) -> std::io::Result<bool> {
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer)?;
     let (rcode, answers) = (answer[3] & 0x0f, u16::from_be_bytes([answer[6], answer[7]]));
-    Ok(length >= question.len() && rcode == 0 && answers > 0)
+    // The one record stands last, and its data at its end.
+    let found = length >= question.len() + 4 && rcode == 0 && answers == 1;
+    let last = answer[..length].last_chunk::<4>().filter(|_| found);
+    Ok(last.map(|octets| Ipv4Addr::from(*octets)))
 }
 
 /// Asks until the name resolves, without a rest between.

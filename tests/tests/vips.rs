@@ -1,11 +1,11 @@
 //! What a workload sees while services come and go: real datapath, real Envoy, real resolver, busy neighbours.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use harness::live::{Live, ask, backend, resolves, wait_for_name};
+use harness::live::{Live, ask, backend, resolve, resolves, wait_for_name};
 use harness::xds::{in_own_netns, mesh, service};
 use kuma_dns::cp::snapshot::{Protocol, Published, Snapshot};
 use std::sync::Arc;
@@ -113,6 +113,56 @@ fn a_removed_service_stops_resolving_first_and_then_refuses() {
         ensure!(wrong.is_empty(), "{wrong:?}");
         let others = live.workload(|| ask(vips(1)[1]).map_err(|error| error.to_string()))?;
         ensure!(tokio::task::block_in_place(|| others.join()) == Ok(backend(1).to_string()));
+        live.stop().await
+    });
+}
+
+/// Service 1 with another IPv4 address, and the one it had, if it still has it.
+fn renumbered(former: Option<SocketAddr>) -> Arc<Snapshot> {
+    let (name, mut renumbered) = service(1, Protocol::Tcp, &[backend(1)]);
+    renumbered.addresses.v4 = Some(NEW_VIP);
+    renumbered.former = former.map(|former| former.ip()).into_iter().collect();
+    mesh(1, [(name, renumbered)])
+}
+
+const NEW_VIP: Ipv4Addr = Ipv4Addr::new(240, 9, 0, 1);
+
+#[test]
+fn a_renumbered_service_works_at_both_addresses_without_a_gap() {
+    in_own_netns(|| async {
+        let live = Live::start(services(1)).await?;
+        let old = vips(1)[0];
+        let watcher = live.workload(move || {
+            let works = |vip: SocketAddr| match ask(vip) {
+                Ok(said) if said == backend(1).to_string() => Ok(()),
+                other => Err(format!("{vip}: {other:?}")),
+            };
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let mut seen_new = 0;
+            while seen_new < 200 {
+                works(old)?;
+                let named = resolve("service-1.mesh").map_err(|error| error.to_string())?;
+                let named = named.ok_or("the name resolves to nothing")?;
+                works((named, 80).into())?;
+                seen_new += u32::from(named == NEW_VIP);
+                if Instant::now() > deadline {
+                    return Err(format!("the name is {named}"));
+                }
+            }
+            Ok(())
+        })?;
+        live.control_plane.snapshots.send_replace(renumbered(Some(old)));
+        let watched = tokio::task::block_in_place(|| watcher.join());
+        ensure!(watched == Ok(()), "{watched:?}");
+        live.control_plane.snapshots.send_replace(renumbered(None));
+        let ended = live.workload(move || {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while ask(old).is_ok() && Instant::now() < deadline {}
+            let refused = ask(old).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+            (refused, ask((NEW_VIP, 80).into()).ok())
+        })?;
+        let ended = tokio::task::block_in_place(|| ended.join());
+        ensure!(ended == (true, Some(backend(1).to_string())), "{ended:?}");
         live.stop().await
     });
 }
