@@ -75,6 +75,7 @@ impl Live {
             netns: None,
             ports: Ports { outbound: Port::new(15001), dns: Port::new(DNS.port()) },
             view: MESH.into(),
+            name: None,
             control_plane: control_plane.addr.into(),
             access: Access::default(),
             proxy: ProxySetup {

@@ -74,6 +74,7 @@ impl World {
             netns: None,
             ports: Ports { outbound: Port::new(15001), dns: Port::new(15053) },
             view: "default".into(),
+            name: None,
             control_plane: control_plane.into(),
             access: Access::default(),
             proxy: ProxySetup { envoy, admin_port: proxy::DEFAULT_ADMIN_PORT, concurrency: 1, uid: None },

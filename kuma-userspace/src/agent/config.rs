@@ -30,6 +30,8 @@ pub struct Config {
     pub ports: Ports,
     /// The view to serve, which is the mesh's name.
     pub view: String,
+    /// The Dataplane that this machine is to the control plane; `None`: named after the instance and the process.
+    pub name: Option<String>,
     pub control_plane: ServerAddress,
     /// What the control plane wants to see.
     pub access: Access,
@@ -56,7 +58,11 @@ impl Config {
             control_plane: self.control_plane.clone(),
             access: self.access.clone(),
             node: Introduction {
-                id: format!("agent-{}-{}", self.instance, std::process::id()),
+                id: format!(
+                    "agent-{}-{}",
+                    self.name.as_deref().unwrap_or(self.instance.name()),
+                    std::process::id()
+                ),
                 role: Role::Agent,
                 view: self.view.clone(),
                 outbound_port: self.ports.outbound,
@@ -67,13 +73,18 @@ impl Config {
     /// How the Envoy that we start is set up.
     pub(super) fn proxy(&self, cgroup: PathBuf) -> ProxyConfig {
         let socket = self.instance.socket(&self.run_dir);
-        let (lifetime, id) = match (self.lasting, self.keep_datapath) {
-            (false, _) => (Lifetime::WithUs, std::process::id().to_string()),
-            (true, false) => (Lifetime::OutlivesCrash, machine()),
-            (true, true) => (Lifetime::OutlivesUs, machine()),
+        let lifetime = match (self.lasting, self.keep_datapath) {
+            (false, _) => Lifetime::WithUs,
+            (true, false) => Lifetime::OutlivesCrash,
+            (true, true) => Lifetime::OutlivesUs,
+        };
+        let node_id = match &self.name {
+            // As in Kuma, and the same at every start, so that an Envoy that was left can be recognised.
+            Some(name) => format!("{}.{name}", self.view),
+            None => format!("proxy-{}-{}", self.instance, std::process::id()),
         };
         ProxyConfig {
-            node_id: format!("proxy-{}-{id}", self.instance),
+            node_id,
             cgroup,
             lifetime,
             view: self.view.clone(),
@@ -90,11 +101,6 @@ impl Config {
     pub(super) fn memory(&self) -> Memory {
         Memory::new(self.instance.view(&self.data_dir))
     }
-}
-
-/// The machine's name: the same at every start, so that an Envoy that was left can be recognised.
-fn machine() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Loopback ports in the workloads' network namespace.

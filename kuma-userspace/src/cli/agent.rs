@@ -14,6 +14,7 @@ use super::service::{self, End, LastWords, Service};
 use super::story::Story;
 use crate::agent;
 use crate::kernel::{cgroup, preflight};
+use crate::model::instance::Instance;
 use crate::rt::Ready;
 use crate::wire::access::{Access, Token, Trust};
 use crate::wire::address::{Scheme, ServerUrl};
@@ -63,6 +64,9 @@ struct ControlPlaneArgs {
     /// The certificate of the authority that vouches for it, as PEM.
     #[arg(long, value_name = "FILE", env = "KUMA_CONTROL_PLANE_CA_CERT_FILE")]
     ca_cert_file: Option<PathBuf>,
+    /// The Dataplane that this machine is to the control plane, and that a token may be limited to. [default: the machine's name]
+    #[arg(long, value_name = "NAME", env = "KUMA_DATAPLANE_NAME")]
+    name: Option<String>,
     /// A dataplane token for the mesh.
     #[arg(
         long,
@@ -118,11 +122,18 @@ pub(super) fn run(args: Args, paths: &Paths, format: Format) -> Outcome {
     let access = control_plane.access()?;
     preflight::check(&paths.bpffs).or_exit(Code::NotSupported)?;
     let cgroup2 = cgroup::find_cgroup2().or_exit(Code::NotSupported)?;
+    let name = Some(control_plane.name.unwrap_or_else(|| machine_name(&paths.instance)));
     let server = control_plane.control_plane.address;
     let input = format!("mesh {} of the control plane {server}", machine.mesh);
     let story = Story::new(paths, format, began, input);
-    let surroundings = Surroundings { paths, cgroup2, control_plane: server, access, lasting: true };
+    let surroundings = Surroundings { paths, cgroup2, name, control_plane: server, access, lasting: true };
     service::block_on(serve(machine.config(surroundings), story))
+}
+
+/// The same at every start, and another one for each instance.
+fn machine_name(instance: &Instance) -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if *instance == Instance::default() { name } else { format!("{name}-{instance}") }
 }
 
 async fn serve(config: agent::Config, story: Story) -> Result<End, Failure> {

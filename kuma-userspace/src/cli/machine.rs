@@ -62,7 +62,7 @@ struct DatapathArgs {
     /// Where the nameservers of other names are read from.
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
-    /// VIP addresses that the kernel maps can hold, both families counted; memory grows with use, not with this.
+    /// VIPs and ports that the kernel maps can hold, both families counted; memory grows with use, not with this.
     #[arg(long, value_name = "COUNT", default_value_t = VIPS_CAPACITY,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(INDEXES)))]
     vip_capacity: u32,
@@ -79,6 +79,7 @@ pub(super) struct Surroundings<'a> {
     pub paths: &'a Paths,
     /// Where the cgroup v2 hierarchy is mounted.
     pub cgroup2: PathBuf,
+    pub name: Option<String>,
     pub control_plane: ServerAddress,
     pub access: Access,
     pub lasting: bool,
@@ -88,7 +89,7 @@ impl MachineArgs {
     /// The flags as plain data.
     pub(super) fn config(self, surroundings: Surroundings<'_>) -> agent::Config {
         let Self { mesh, proxy, ports, datapath } = self;
-        let Surroundings { paths, cgroup2, control_plane, access, lasting } = surroundings;
+        let Surroundings { paths, cgroup2, name, control_plane, access, lasting } = surroundings;
         agent::Config {
             instance: paths.instance.clone(),
             run_dir: paths.run_dir.clone(),
@@ -98,6 +99,7 @@ impl MachineArgs {
             netns: None,
             ports: Ports { outbound: ports.outbound_port, dns: ports.dns_port },
             view: mesh,
+            name,
             control_plane,
             access,
             proxy: ProxySetup {

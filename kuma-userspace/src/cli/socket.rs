@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
     #[error(
-        "no agent of instance {instance} is running (nobody listens on {}): start one with `kuma-dns up -f mesh.yaml`, or name another with --instance",
+        "no agent of instance {instance} is running (nobody listens on {}): start one with `kuma-dns up -f mesh.yaml` or `kuma-dns agent`, or name another with --instance",
         socket.display()
     )]
     NotRunning { instance: Instance, socket: PathBuf },

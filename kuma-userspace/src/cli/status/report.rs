@@ -37,7 +37,7 @@ pub(super) fn running(status: &Status) -> String {
 pub(super) fn leftover(instance: impl Display, datapath: &Datapath) -> String {
     let mut text = format!(
         "{BAD}instance {instance}: no agent is running, but its datapath is in the kernel{OFF}\n\
-         Enrolled workloads still go to the resolver and to the proxy. `kuma-dns up` takes it over, `kuma-dns cleanup` removes it.\n"
+         Enrolled workloads still go to the resolver and to the proxy. `kuma-dns up` or `agent` takes it over, `kuma-dns cleanup` removes it.\n"
     );
     text.push_str(&self::datapath(datapath));
     text

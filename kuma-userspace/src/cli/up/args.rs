@@ -94,7 +94,8 @@ impl Args {
         let xds = SocketAddr::from((Ipv4Addr::LOCALHOST, own.xds_port.get()));
         let data = paths.instance.data(&paths.data_dir);
         let (control_plane, access) = (xds.into(), Access::default());
-        let surroundings = Surroundings { paths: &paths, cgroup2, control_plane, access, lasting: false };
+        let surroundings =
+            Surroundings { paths: &paths, cgroup2, name: None, control_plane, access, lasting: false };
         let agent = machine.config(surroundings);
         let store = StoreConfig::Embedded(data);
         let http = (own.api_port > 0).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, own.api_port)));
