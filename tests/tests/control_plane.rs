@@ -2,7 +2,7 @@
 //! it refuses. Through the binary, each test in a network namespace of its own.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
@@ -32,7 +32,7 @@ fn it_serves_names_and_xds_alone_and_a_restart_changes_no_vip() {
     let second = place
         .output(
             &["--dns-server-port", "0", "--dp-server-port", "5679"],
-            &[("KUMA_DIAGNOSTICS_SERVER_PORT", "0")],
+            &[("KUMA_DIAGNOSTICS_SERVER_PORT", "0"), ("KUMA_API_SERVER_HTTP_PORT", "0")],
         )
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
@@ -71,6 +71,7 @@ fn what_it_refuses_it_refuses_in_words() {
     let typo = place.write("typo.yaml", "dnsServer: {domian: mesh}\n").unwrap();
     let own = place.write("own.yaml", "dnsServer: {ttl: 30}\nservices: []\n").unwrap();
     let _taken = place.netns().run(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 5653)).unwrap());
+    let _taken_too = place.netns().run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 5681)).unwrap());
     for (args, environment, code, parts) in [
         (&["-c", &typo][..], &[][..], 2, &["typo.yaml:1: dnsServer.domian", "\"domain\""][..]),
         (&["-c", "/nowhere/cp.yaml"], &[], 2, &["/nowhere/cp.yaml: cannot be read"]),
@@ -89,6 +90,7 @@ fn what_it_refuses_it_refuses_in_words() {
         ),
         (&["-f", &own], &[], 2, &["own.yaml:1: dnsServer", "the control plane's configuration"]),
         (&[], &[], 1, &["127.0.0.1:5653 is in use", "dnsServer.port"]),
+        (&["--dns-server-port", "0"], &[], 1, &["cannot listen on 0.0.0.0:5681", "apiServer.http"]),
     ] {
         let output = place.output(args, environment).unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

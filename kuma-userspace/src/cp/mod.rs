@@ -182,8 +182,8 @@ impl ControlPlane {
         })
         .await?;
         let listener = Listener::bind(xds).await.map_err(xds::Error::from)?;
-        let api = rest::Server::bind(api).await?;
         let dns = DnsServer::bind(&layer.settings.dns_server)?;
+        let api = rest::Server::bind(api).await?;
         let (layers, given) = channel::channel(Arc::new(layer));
         let store::Opened { records, documents, replica } = store.open().await?;
         let addr = listener.local_addr();
