@@ -313,13 +313,11 @@ impl Subscription {
     /// Looks at what may have changed since the last time.
     fn look(&mut self, source: &Source<'_>) -> Answer {
         let Source { set: &Set { generation, ref resources, .. }, strangers_may_go, .. } = *source;
-        if strangers_may_go {
-            self.strangers = HashSet::default();
-        }
         let seen = Seen { generation, strangers_may_go, resources: resources.clone() };
-        let seen = self.seen.replace(seen).filter(|seen| seen.strangers_may_go == strangers_may_go);
+        let seen = self.seen.replace(seen);
+        let freed = if strangers_may_go { std::mem::take(&mut self.strangers) } else { HashSet::default() };
         let again = std::mem::take(&mut self.again);
-        let mut names: BTreeSet<&Name> = again.iter().collect();
+        let mut names: BTreeSet<&Name> = again.iter().chain(&freed).collect();
         match &seen {
             Some(seen) => names.extend(resources.differing(&seen.resources)),
             None => {
