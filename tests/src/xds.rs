@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use kuma_dns::agent::feed::{Feed, FeedConfig, Update};
+use kuma_dns::agent::feed::{Feed, FeedConfig, FeedStatus, Update};
 use kuma_dns::agent::proxy::{self, Confine, Lifetime, Proxy, ProxyConfig, ProxyMode, ProxyStatus};
 use kuma_dns::cp::snapshot::{
     Entry, Listener, MeshHeader, MeshSnapshot, Outbounds, Protocol, Published, Snapshot,
@@ -356,6 +356,7 @@ pub struct Agent {
     pub views: watch::Receiver<Option<Arc<MeshView>>>,
     /// What it answers to the control plane.
     pub answer: watch::Sender<Result<(), String>>,
+    pub status: watch::Receiver<FeedStatus>,
     _tasks: JoinSet<()>,
 }
 
@@ -370,6 +371,7 @@ impl Agent {
         let (id, view) = (id.into(), MESH.into());
         let node = Introduction { id, role: Role::Agent, view, outbound_port: Port::new(15001) };
         let (feed, mut updates) = Feed::new(FeedConfig { control_plane: control_plane.into(), access, node });
+        let status = feed.status();
         let (seen, views) = watch::channel(None);
         let (answer, answers) = watch::channel(Ok(()));
         let mut tasks = JoinSet::new();
@@ -385,7 +387,7 @@ impl Agent {
                 let _ = answer.send(said);
             }
         });
-        Self { views, answer, _tasks: tasks }
+        Self { views, answer, status, _tasks: tasks }
     }
 
     /// How many routes its view has; `None` before the first.

@@ -9,11 +9,12 @@ use anyhow::{Context, ensure};
 use harness::binaries;
 use harness::process::Process;
 use harness::xds::{Agent, Door, Envoy, anywhere, eventually, in_own_netns, mesh, service};
+use kuma_dns::agent::feed::FeedStatus;
 use kuma_dns::cp::snapshot::Protocol;
 use kuma_dns::cp::tls::{Files, Identity, Listener};
 use kuma_dns::cp::xds::{self, Server};
 use kuma_dns::rt::Drain;
-use kuma_dns::wire::access::{Access, Trust};
+use kuma_dns::wire::access::{Access, Token, Trust};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -179,7 +180,10 @@ fn printed_ca(dir: &Path) -> anyhow::Result<String> {
 fn a_control_plane_without_a_certificate_makes_its_own_and_keeps_its_authority() {
     in_own_netns(|| async {
         let dir = TempDir::new()?;
-        let args = ["--dp-server-address", "0.0.0.0"];
+        let config = dir.path().join("open.yaml");
+        std::fs::write(&config, "dpServer: {address: 0.0.0.0, authn: {dpProxy: {type: none}}}\n")?;
+        let config = config.display().to_string();
+        let args = ["-c", config.as_str()];
         let mut process = started(dir.path(), &args).await?;
         let ca = printed_ca(dir.path())?;
         let trust = Trust::parse(&ca)?;
@@ -202,6 +206,131 @@ fn a_control_plane_without_a_certificate_makes_its_own_and_keeps_its_authority()
         let agent = Agent::start_at(door(), "agent");
         eventually(20, "the agent's view after a restart", || served(&agent)).await?;
         envoy.stop().await
+    });
+}
+
+/// `kuma-dns generate` with these arguments.
+fn generated(dir: &Path, args: &str) -> anyhow::Result<String> {
+    let output = Command::new(binaries::kuma_dns()?)
+        .current_dir(dir)
+        .arg("generate")
+        .args(args.split(' '))
+        .output()?;
+    ensure!(output.status.success(), "{args}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A control plane that believes tokens signed with `key.pem` as kid "key" for mesh default.
+async fn started_with_key(dir: &Path) -> anyhow::Result<(Process, Trust)> {
+    std::fs::write(dir.join("key.pem"), generated(dir, "signing-key")?)?;
+    std::fs::write(dir.join("key.pub"), generated(dir, "public-key --signing-key-path key.pem")?)?;
+    let config = dir.join("cp.yaml");
+    let key = dir.join("key.pub");
+    let keys = format!("[{{mesh: default, kid: key, keyFile: {}}}]", key.display());
+    std::fs::write(
+        &config,
+        format!(
+            "dpServer: {{address: 0.0.0.0, authn: {{dpProxy: {{dpToken: {{validator: {{publicKeys: {keys}}}}}}}}}}}\n"
+        ),
+    )?;
+    let process = started(dir, &["-c", &config.display().to_string()]).await?;
+    Ok((process, Trust::parse(&printed_ca(dir)?)?))
+}
+
+/// The reason why an agent is not served.
+async fn refusal(agent: &Agent) -> anyhow::Result<String> {
+    eventually(20, "the agent is refused", || {
+        std::future::ready(match &*agent.status.borrow() {
+            FeedStatus::Disconnected { reason } if reason.contains("token") => Ok(reason.clone()),
+            other => Err(anyhow::anyhow!("{other:?}")),
+        })
+    })
+    .await
+}
+
+#[test]
+fn envoy_and_agents_with_a_token_are_served_and_every_other_token_is_refused_in_words() {
+    in_own_netns(|| async {
+        let dir = TempDir::new()?;
+        let (process, trust) = started_with_key(dir.path()).await?;
+        let control_plane = SocketAddr::from((Ipv4Addr::LOCALHOST, 5678));
+        let door = |token: Option<&str>| -> anyhow::Result<Door> {
+            let token = token.map(Token::parse).transpose()?;
+            Ok(Door { control_plane, access: Access { trust: Some(trust.clone()), token } })
+        };
+        let make = |args: &str| {
+            let signing = "--signing-key-path key.pem --kid key";
+            generated(dir.path(), &format!("dataplane-token --valid-for 1h {args} {signing}"))
+        };
+        let good = make("--mesh default")?;
+        let agent = Agent::start_at(door(Some(&good))?, "agent");
+        let envoy = Envoy::start_at(door(Some(&good))?, "proxy", 15001, 9901, anywhere())?;
+        eventually(20, "the agent's view", || {
+            std::future::ready(match agent.routes() {
+                Some(2) => Ok(()),
+                other => Err(anyhow::anyhow!("{other:?} routes\n{}", process.said())),
+            })
+        })
+        .await?;
+        let named = Agent::start_at(door(Some(&make("--name web-1")?))?, "default.web-1");
+        eventually(20, "the one that the token names", || {
+            std::future::ready(named.routes().map(|_| ()).ok_or_else(|| anyhow::anyhow!("no view")))
+        })
+        .await?;
+
+        std::fs::write(dir.path().join("other.pem"), generated(dir.path(), "signing-key")?)?;
+        let forged =
+            generated(dir.path(), "dataplane-token --valid-for 1h --signing-key-path other.pem --kid key")?;
+        let unknown =
+            generated(dir.path(), "dataplane-token --valid-for 1h --signing-key-path key.pem --kid other")?;
+        for (token, reason) in [
+            (None, "a dataplane token is needed: `kuma-dns generate dataplane-token --mesh default`"),
+            (Some(make("--mesh b")?), "it is for mesh \"b\", and not for \"default\""),
+            (Some(forged), "its signature is wrong"),
+            (Some(unknown), "signing key \"other\" is not known here"),
+            (Some(make("--name web-2")?), "it is for proxy \"web-2\", and node id \"stranger\" is not its"),
+            (Some(make("--tag kuma.io/service=web")?), "has no Dataplane that node id \"stranger\" names"),
+            (Some("hello".into()), "it is no token that is signed with RS256"),
+        ] {
+            let agent = Agent::start_at(door(token.as_deref())?, "stranger");
+            let said = refusal(&agent).await?;
+            ensure!(said.contains(reason), "{reason:?} is missing in {said:?}");
+            ensure!(process.said().contains("an xDS client is refused"), "{}", process.said());
+        }
+        // A real Envoy without a token gets nothing: what it asks for next is refused as well.
+        let plain = Envoy::start_at(door(None)?, "plain", 16001, 9902, anywhere())?;
+        eventually(20, "the Envoy without a token is refused", || {
+            let said = process.said();
+            let refused =
+                said.lines().any(|line| line.contains("refused") && line.contains("node=\"plain\""));
+            std::future::ready(if refused { Ok(()) } else { Err(anyhow::anyhow!("{said}")) })
+        })
+        .await?;
+        plain.stop().await?;
+        envoy.stop().await
+    });
+}
+
+#[test]
+fn a_stream_ends_when_its_token_expires() {
+    in_own_netns(|| async {
+        let dir = TempDir::new()?;
+        let (_process, trust) = started_with_key(dir.path()).await?;
+        let signing = "--signing-key-path key.pem --kid key";
+        let token = generated(dir.path(), &format!("dataplane-token --valid-for 6s {signing}"))?;
+        let access = Access { trust: Some(trust), token: Some(Token::parse(&token)?) };
+        let door = Door { control_plane: (Ipv4Addr::LOCALHOST, 5678).into(), access };
+        let agent = Agent::start_at(door, "agent");
+        eventually(5, "it is connected while the token is good", || {
+            std::future::ready(match &*agent.status.borrow() {
+                FeedStatus::Waiting => Ok(()),
+                other => Err(anyhow::anyhow!("{other:?}")),
+            })
+        })
+        .await?;
+        let said = refusal(&agent).await?;
+        ensure!(said.contains("expired"), "{said}");
+        Ok(())
     });
 }
 

@@ -174,7 +174,7 @@ fn environment() -> Result<Vec<(String, String)>, Failure> {
 
 /// Where the API is served, and to whom.
 fn api(server: ApiServer, shown: serde_json::Value) -> rest::Config {
-    let ApiServer { http, https, localhost_is_admin } = server;
+    let ApiServer { http, https, localhost_is_admin, tokens: _ } = server;
     rest::Config { http, https, access: rest::Access { localhost_is_admin, identify: None }, shown }
 }
 
@@ -189,7 +189,15 @@ async fn serve(files: Vec<PathBuf>, configuration: Configuration, ca_file: PathB
         StoreConfig::Embedded(path) => path.display().to_string(),
         StoreConfig::Postgres(settings) => settings.to_string(),
     };
-    let (xds, serving) = (dp_server.addr, Serving { transport: dp_server.transport, ca_file: Some(ca_file) });
+    let (xds, serving) = (
+        dp_server.addr,
+        Serving {
+            tokens: dp_server.tokens().cloned(),
+            user_tokens: api_server.tokens.clone(),
+            transport: dp_server.transport,
+            ca_file: Some(ca_file),
+        },
+    );
     let api = api(api_server, shown);
     let config = cp::Config { files, settings: Some(settings), store, xds, serving, api, outbounds: None };
     let mut service = Service::new().context("cannot start")?;

@@ -6,12 +6,13 @@ use std::time::Duration;
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let refused = || format!("{text:?} is no duration: a number and ms, s or m, for example 10s");
+    let refused = || format!("{text:?} is no duration: a number and ms, s, m or h, for example 10s");
     let number: u64 = number.parse().map_err(|_not_a_number| refused())?;
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3_600))),
         _ => Err(refused()),
     }
 }

@@ -8,6 +8,7 @@ mod completions;
 mod control_plane;
 mod duration;
 mod exec;
+mod generate;
 mod install;
 mod logs;
 mod machine;
@@ -75,6 +76,7 @@ enum Command {
     Vips(vips::Args),
     Cleanup(cleanup::Args),
     Install(install::Args),
+    Generate(generate::Args),
     Completions(completions::Args),
 }
 
@@ -101,6 +103,7 @@ impl Cli {
             Command::Vips(args) => vips::run(&args.config(self.paths)),
             Command::Cleanup(args) => cleanup::run(&args.config(self.paths)),
             Command::Install(args) => install::run(args),
+            Command::Generate(args) => generate::run(args),
             Command::Completions(args) => completions::run(&args),
         }
     }

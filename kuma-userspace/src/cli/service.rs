@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tracing::{info, warn};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{debug, info, warn};
 
 use super::outcome::{Code, Failure, Outcome};
 use super::signals::Signals;
@@ -35,6 +36,7 @@ pub(super) struct Service {
 impl Service {
     /// From here on signals do not end the process by themselves.
     pub(super) fn new() -> anyhow::Result<Self> {
+        raise_file_limit();
         let (trigger, drain) = Drain::pair();
         let signals = Signals::new().context("cannot listen for signals")?;
         let tasks = Tasks::new(trigger.clone(), drain.clone());
@@ -57,6 +59,15 @@ impl Service {
             info!("{}", words.first);
             trigger.request();
         }
+    }
+}
+
+/// Each client is an open file: the soft limit, mostly 1,024, becomes the hard one.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        debug!(%error, "the limit on open files stays as it is");
     }
 }
 

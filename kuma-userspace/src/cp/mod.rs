@@ -6,7 +6,8 @@
 //! - [`names`], [`plan`], [`allocator`], [`record`], [`clock`]: the rules, pure.
 //! - [`store`]: what must survive a restart.
 //! - [`publish`]: all of these together, into a [`snapshot`] that everybody reads; [`status`]: how it goes.
-//! - [`secrets`], [`tls`]: what all replicas share and nobody else knows; connections that prove who we are.
+//! - [`secrets`], [`tls`], [`tokens`]: what all replicas share and nobody else knows; connections that prove who we are, and tokens
+//!   that prove who somebody else is.
 //! - [`xds`]: the snapshot to proxies and agents, in the right order.
 //! - [`rest`]: resources to whoever reads and writes them, and VIPs.
 //! - [`dns`]: the snapshot's names to whoever asks for them from outside of the mesh.
@@ -35,6 +36,7 @@ pub mod status;
 pub mod store;
 mod template;
 pub mod tls;
+pub mod tokens;
 pub mod violation;
 pub mod watch;
 pub mod xds;
@@ -62,7 +64,9 @@ use self::status::StatusCell;
 use self::store::postgres::Replica;
 use self::store::{StoreConfig, StoreError};
 use self::tls::{Authority, Identity, Listener, Transport};
+use self::tokens::{KeyError, TokenCheck, Verifier};
 use self::watch::Watch;
+use self::xds::Admission;
 use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
 
 /// What the control plane is told from outside.
@@ -88,6 +92,10 @@ pub struct Config {
 pub struct Serving {
     /// Of proxies and agents.
     pub transport: Transport,
+    /// What the tokens of proxies and agents are checked by; nothing: they need none.
+    pub tokens: Option<TokenCheck>,
+    /// What the tokens of users of the API are checked by.
+    pub user_tokens: TokenCheck,
     /// Where the certificate of our own authority is put, if there is one.
     pub ca_file: Option<PathBuf>,
 }
@@ -116,6 +124,8 @@ pub enum Error {
     Rest(#[from] rest::Error),
     #[error(transparent)]
     Secrets(#[from] SecretError),
+    #[error("a public key of the configuration cannot be used")]
+    Key(#[from] KeyError),
     #[error("cannot serve with TLS")]
     Tls(#[from] tls::Error),
     #[error("opening the control plane panicked")]
@@ -186,7 +196,8 @@ impl ControlPlane {
         let api = rest::Server::bind(api).await?;
         let (layers, given) = channel::channel(Arc::new(layer));
         let store::Opened { records, documents, replica } = store.open().await?;
-        let addr = listener.local_addr();
+        let (addr, checked) = (listener.local_addr(), serving.tokens.clone());
+        let user_tokens = serving.user_tokens.clone();
         let stored = documents.clone();
         let (secrets, identity, api) = blocking(move || {
             let secrets = Secrets::open(stored)?;
@@ -195,7 +206,6 @@ impl ControlPlane {
         })
         .await?;
         let tls = identity.as_ref().map(|identity| identity.server_config(&[xds::PROTOCOL]));
-        let xds = xds::Server::on(listener.with_tls(tls)).with_ready(ready.clone());
         let meters = Meters::default();
         let measured = meters.clone();
         let reported = status.clone();
@@ -208,6 +218,14 @@ impl ControlPlane {
             Ok((writer, Publish::first(publisher, resources, reported, measured)?))
         })
         .await?;
+        let api = api
+            .map(|api| Ok::<_, KeyError>(api.with_users(users(user_tokens.verifier(&secrets)?))))
+            .transpose()?;
+        let admission = match checked {
+            Some(check) => Admission::by_token(check.verifier(&secrets)?, writer.resources()),
+            None => Admission::default(),
+        };
+        let xds = xds::Server::on(listener.with_tls(tls)).with_ready(ready.clone()).with_admission(admission);
         drop(awaited);
         let watch = Watch { reader: Some(reader), layers, status: status.clone() };
         Ok(Self { publish, watch, writer, xds, secrets, identity, dns, api, status, replica, meters })
@@ -329,6 +347,15 @@ fn own_authority(secrets: &Secrets, file: Option<&Path>) -> Result<Arc<Authority
         }
     }
     Ok(authority)
+}
+
+/// Whose token it is, for the API.
+fn users(verifier: Verifier) -> rest::Identify {
+    Arc::new(move |token| {
+        let identity =
+            verifier.user(token).map_err(|refusal| format!("the token is not accepted: {refusal}"))?.identity;
+        Ok(rest::User { name: identity.name, groups: identity.groups })
+    })
 }
 
 /// Runs what reads and writes files on a thread that may block.

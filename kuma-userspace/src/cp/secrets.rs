@@ -115,7 +115,10 @@ impl Secrets {
             expected: Expected::Absent,
         }]);
         match written {
-            Ok(_) => Ok(made),
+            Ok(_) => {
+                self.refresh()?;
+                Ok(made)
+            }
             Err(StoreError::Stale { .. }) => {
                 self.refresh()?;
                 let ResourceKey { mesh, name, .. } = &key;

@@ -46,6 +46,11 @@ const fn boolean(section: &'static str, name: &'static str, env: &'static str) -
     Key { section, name, env, kind: Kind::Bool }
 }
 
+/// What only the file can say.
+const fn list(section: &'static str, name: &'static str) -> Key {
+    Key { section, name, env: "", kind: Kind::Text }
+}
+
 /// All of them.
 pub(super) const KEYS: &[Key] = &[
     text("dnsServer", "domain", "KUMA_DNS_SERVER_DOMAIN"),
@@ -75,6 +80,13 @@ pub(super) const KEYS: &[Key] = &[
     text("dpServer", "tlsMode", "KUMA_DP_SERVER_TLS_MODE"),
     text("dpServer", "tlsCertFile", "KUMA_DP_SERVER_TLS_CERT_FILE"),
     text("dpServer", "tlsKeyFile", "KUMA_DP_SERVER_TLS_KEY_FILE"),
+    text("dpServer", "authn.dpProxy.type", "KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE"),
+    boolean(
+        "dpServer",
+        "authn.dpProxy.dpToken.validator.useSecrets",
+        "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_VALIDATOR_USE_SECRETS",
+    ),
+    list("dpServer", "authn.dpProxy.dpToken.validator.publicKeys"),
     boolean("apiServer", "http.enabled", "KUMA_API_SERVER_HTTP_ENABLED"),
     text("apiServer", "http.interface", "KUMA_API_SERVER_HTTP_INTERFACE"),
     number("apiServer", "http.port", "KUMA_API_SERVER_HTTP_PORT"),
@@ -84,6 +96,12 @@ pub(super) const KEYS: &[Key] = &[
     text("apiServer", "https.tlsCertFile", "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE"),
     text("apiServer", "https.tlsKeyFile", "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE"),
     boolean("apiServer", "authn.localhostIsAdmin", "KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN"),
+    boolean(
+        "apiServer",
+        "authn.tokens.validator.useSecrets",
+        "KUMA_API_SERVER_AUTHN_TOKENS_VALIDATOR_USE_SECRETS",
+    ),
+    list("apiServer", "authn.tokens.validator.publicKeys"),
     number("diagnostics", "serverPort", "KUMA_DIAGNOSTICS_SERVER_PORT"),
     text("diagnostics", "address", "KUMA_DIAGNOSTICS_ADDRESS"),
 ];

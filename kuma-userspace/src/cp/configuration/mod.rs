@@ -3,6 +3,7 @@
 //! Keeps: a value that was given is either in force or reported, all mistakes at once, each where it was made: by file and
 //! line, by the name in the environment, by the flag. Called by cli (control_plane, up).
 
+mod authn;
 mod keys;
 mod postgres;
 mod print;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::authn::{AuthnKind, DpAuthn};
 use self::keys::{KEYS, Key, PREFIXES, SECTIONS};
 pub use self::servers::{ApiServer, DpServer, TlsMode};
 use super::dns::DEFAULT_PORT;
@@ -20,6 +22,7 @@ use super::resources::files;
 use super::settings::{self, Settings};
 use super::store::StoreConfig;
 use super::tls::{Files, Transport};
+use super::tokens::TokenCheck;
 use super::violation::{FieldPath, Invalid, Place, Reader, Violation, advice};
 use super::yaml::{self, Entry, Node, Value};
 
@@ -74,8 +77,18 @@ impl Configuration {
         Self {
             settings,
             store,
-            dp_server: DpServer { addr: xds, tls_mode: TlsMode::default(), transport },
-            api_server: ApiServer { http: api, https: None, localhost_is_admin: true },
+            dp_server: DpServer {
+                addr: xds,
+                tls_mode: TlsMode::default(),
+                transport,
+                authn: DpAuthn::default(),
+            },
+            api_server: ApiServer {
+                http: api,
+                https: None,
+                localhost_is_admin: true,
+                tokens: TokenCheck::default(),
+            },
             diagnostics: None,
             certificate: None,
         }
@@ -88,7 +101,11 @@ impl Configuration {
         let said = format!(
             "xDS on {addr} is not encrypted, as dpServer.tlsMode says: whoever is on the way reads and changes it"
         );
-        plain.then_some(said).into_iter().collect()
+        let open = self.dp_server.tokens().is_none() && !addr.ip().is_loopback();
+        let asked = format!(
+            "xDS on {addr} asks for no token, as dpServer.authn.dpProxy.type says: whoever reaches it gets every mesh"
+        );
+        [plain.then_some(said), open.then_some(asked)].into_iter().flatten().collect()
     }
 }
 
@@ -148,7 +165,7 @@ fn overrides<'s>(reader: &mut Reader<'_>, sources: &'s Sources) -> Vec<(&'static
         match KEYS.iter().find(|key| key.env == name) {
             Some(key) => found.push((key, name.as_str(), value.as_str())),
             None if PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {
-                let known: Vec<&str> = KEYS.iter().map(|key| key.env).collect();
+                let known: Vec<&str> = KEYS.iter().map(|key| key.env).filter(|env| !env.is_empty()).collect();
                 let problem =
                     format!("no setting has this name in the environment: {}", advice(name, &known));
                 reader.violations.push(Violation { place: outside(name), problem });

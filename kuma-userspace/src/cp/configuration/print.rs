@@ -5,12 +5,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::authn::KINDS;
 use super::postgres::MODES;
 use super::servers::TLS_MODES;
 use super::{ApiServer, Configuration, DpServer};
 use crate::cp::store::StoreConfig;
 use crate::cp::store::postgres::Settings;
 use crate::cp::tls::{Files, Transport};
+use crate::cp::tokens::{PublicKey, TokenCheck};
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,7 +64,7 @@ impl Configuration {
     }
 
     fn dp_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DpServer { addr, tls_mode, transport } = &self.dp_server;
+        let DpServer { addr, tls_mode, transport, authn } = &self.dp_server;
         let mode = TLS_MODES.iter().find(|(_, mode)| mode == tls_mode).map_or("", |(word, _)| word);
         writeln!(f, "dpServer:\n  port: {}\n  address: {}", addr.port(), quoted(&addr.ip().to_string()))?;
         let said = match transport {
@@ -71,19 +73,38 @@ impl Configuration {
             Transport::Issued => "TLS, with a certificate of our own authority",
         };
         writeln!(f, "  # in force: {said}\n  tlsMode: {mode}")?;
-        files(f, "  ", own(transport, "dpServer"))
+        files(f, "  ", own(transport, "dpServer"))?;
+        let said = if self.dp_server.tokens().is_some() { "dpToken" } else { "none" };
+        let kind = KINDS.iter().find(|(_, kind)| *kind == authn.kind).map_or("", |(word, _)| word);
+        writeln!(f, "  authn:\n    dpProxy:\n      # in force: {said}\n      type: {}", quoted(kind))?;
+        writeln!(f, "      dpToken:")?;
+        validator(f, "        ", &authn.tokens)
     }
 
     fn api_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ApiServer { http, https, localhost_is_admin } = &self.api_server;
+        let ApiServer { http, https, localhost_is_admin, tokens } = &self.api_server;
         writeln!(f, "apiServer:\n  http:")?;
         listen(f, *http)?;
         writeln!(f, "  https:")?;
         listen(f, https.as_ref().map(|(addr, _)| *addr))?;
         let own = https.as_ref().and_then(|(_, transport)| own(transport, "apiServer.https"));
         files(f, "    ", own)?;
-        writeln!(f, "  authn:\n    localhostIsAdmin: {localhost_is_admin}")
+        writeln!(f, "  authn:\n    localhostIsAdmin: {localhost_is_admin}\n    tokens:")?;
+        validator(f, "      ", tokens)
     }
+}
+
+fn validator(f: &mut fmt::Formatter<'_>, indent: &str, check: &TokenCheck) -> fmt::Result {
+    writeln!(f, "{indent}validator:\n{indent}  useSecrets: {}", check.use_secrets)?;
+    if check.public_keys.is_empty() {
+        return writeln!(f, "{indent}  publicKeys: []");
+    }
+    writeln!(f, "{indent}  publicKeys:")?;
+    for PublicKey { mesh, kid, pem } in &check.public_keys {
+        let mesh = if mesh.is_empty() { String::new() } else { format!("mesh: {}, ", quoted(mesh)) };
+        writeln!(f, "{indent}  - {{{mesh}kid: {}, key: {}}}", quoted(kid), quoted(pem))?;
+    }
+    Ok(())
 }
 
 /// The files of a section itself, not those of `general`.

@@ -3,8 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::authn::{self, DpAuthn, Meshes};
 use super::keys;
 use crate::cp::tls::{Files, Transport};
+use crate::cp::tokens::TokenCheck;
 use crate::cp::violation::{FieldPath, Object, Reader, advice};
 use crate::cp::yaml::{Node, Value};
 
@@ -21,6 +23,14 @@ pub struct DpServer {
     pub tls_mode: TlsMode,
     /// What follows from all of it.
     pub transport: Transport,
+    pub authn: DpAuthn,
+}
+
+impl DpServer {
+    /// What the tokens of proxies and agents are checked by; nothing: they need none.
+    pub fn tokens(&self) -> Option<&TokenCheck> {
+        self.authn.in_force(self.addr.ip())
+    }
 }
 
 /// When xDS is TLS.
@@ -46,6 +56,8 @@ pub struct ApiServer {
     pub https: Option<(SocketAddr, Transport)>,
     /// Is whoever comes over loopback an administrator?
     pub localhost_is_admin: bool,
+    /// What the tokens of users are checked by.
+    pub tokens: TokenCheck,
 }
 
 /// `general`: the certificate of every server that has none of its own.
@@ -78,7 +90,8 @@ pub(super) fn dp_server(reader: &mut Reader<'_>, node: Option<&Node>, general: O
         (_, Some(files)) => Transport::Tls(files),
         (_, None) => Transport::Issued,
     };
-    DpServer { addr, tls_mode, transport }
+    let authn = authn::dp_proxy(reader, object.and_then(|object| object.get("authn")), &path);
+    DpServer { addr, tls_mode, transport, authn }
 }
 
 pub(super) fn api_server(
@@ -114,13 +127,18 @@ pub(super) fn api_server(
     let path = path.field("authn");
     let authn = authn.and_then(|node| reader.object(node, &path, &keys::names("apiServer.authn")));
     let localhost_is_admin = authn
+        .as_ref()
         .and_then(|authn| reader.boolean(authn.get("localhostIsAdmin")?, &path.field("localhostIsAdmin")))
         .unwrap_or(true);
+    let path = path.field("tokens");
+    let known = keys::names("apiServer.authn.tokens");
+    let tokens = authn.as_ref().and_then(|authn| reader.object(authn.get("tokens")?, &path, &known));
+    let tokens = authn::validator(reader, tokens.as_ref(), &path, Meshes::None);
     let transport = match own.or_else(|| general.cloned()) {
         Some(files) => Some(Transport::Tls(files)),
         None => (dp_server.transport != Transport::Plain).then_some(Transport::Issued),
     };
-    ApiServer { http, https: https.zip(transport), localhost_is_admin }
+    ApiServer { http, https: https.zip(transport), localhost_is_admin, tokens }
 }
 
 /// Where metrics and readiness are; nothing for port 0. On loopback unless told otherwise.

@@ -240,6 +240,12 @@ fn views(page: &mut Page<'_>, status: &xds::Status) -> Result<(), Error> {
         loss.push((labels(&[]), view.outbounds.loss().is_some()));
         waiting.push((labels(&[]), view.waiting.len()));
     }
+    page.counter(
+        "kuma_dns_xds_logins_refused",
+        "Streams that were refused for want of a good token",
+        None,
+        &[(Vec::new(), status.logins_refused)],
+    )?;
     page.gauge("kuma_dns_xds_clients", "Connected proxies and agents", &clients)?;
     page.gauge(
         "kuma_dns_xds_pending_clients",

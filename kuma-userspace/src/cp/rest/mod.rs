@@ -145,6 +145,12 @@ impl Server {
         Ok(Self { https: Some((listener, transport)), identity, ..self })
     }
 
+    /// Knows whose a token is.
+    #[must_use]
+    pub fn with_users(self, identify: Identify) -> Self {
+        Self { access: Access { identify: Some(identify), ..self.access }, ..self }
+    }
+
     /// Where it listens: the ports that were taken where 0 was asked for.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         let https = self.https.iter().map(|(listener, _)| listener);

@@ -6,6 +6,7 @@
 //! and [`subscription`] (pure: what one client must be told next; [`sotw`] for those without delta), [`stream`] (moves the messages), [`board`] (shared
 //! by all of these).
 
+mod admission;
 mod board;
 mod clients;
 mod content;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use tokio::sync::watch;
 
+pub use self::admission::{Admission, LoginRefused};
 use self::board::Board;
 use self::publisher::Publisher;
 use self::service::Service;
@@ -79,6 +81,7 @@ pub struct Server {
     listener: Listener,
     board: Arc<Board>,
     ready: Ready,
+    admission: Admission,
 }
 
 impl Server {
@@ -95,13 +98,19 @@ impl Server {
 
     /// Serves on a port that is taken already; its TLS offers [`PROTOCOL`].
     pub fn on(listener: Listener) -> Self {
-        Self { listener, board: Arc::default(), ready: Ready::default() }
+        Self { listener, board: Arc::default(), ready: Ready::default(), admission: Admission::default() }
     }
 
     /// Lets `ready` wait while somebody is connected for a mesh whose first view is not out: for want of a proxy.
     #[must_use]
     pub fn with_ready(self, ready: Ready) -> Self {
         Self { ready, ..self }
+    }
+
+    /// Serves only whom this admits; without it everybody.
+    #[must_use]
+    pub fn with_admission(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// Where it listens: the port that was taken when 0 was asked for.
@@ -111,7 +120,7 @@ impl Server {
 
     /// Reads who is connected and what is awaited, also while the server runs.
     pub fn status(&self) -> StatusReader {
-        StatusReader(self.board.clone())
+        StatusReader { board: self.board.clone(), admission: self.admission.clone() }
     }
 
     /// Serves what `snapshots` holds until the drain is asked for.
@@ -119,8 +128,12 @@ impl Server {
     /// # Errors
     /// Only what the transport cannot recover from.
     pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>, drain: Drain) -> Result<(), Error> {
-        let service = AggregatedDiscoveryServiceServer::new(Service::new(self.board.clone(), drain.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES);
+        let service = AggregatedDiscoveryServiceServer::new(Service::new(
+            self.board.clone(),
+            self.admission,
+            drain.clone(),
+        ))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
         let serve = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_LIMIT))

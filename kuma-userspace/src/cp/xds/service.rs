@@ -10,21 +10,29 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 use futures_util::stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::{Admission, Pass};
 use super::board::Board;
 use super::session::Session;
-use super::{sotw, stream};
+use super::sotw;
+use super::stream::{self, Door};
 use crate::rt::Drain;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub(super) struct Service {
     board: Arc<Board>,
+    admission: Admission,
     drain: Drain,
 }
 
 impl Service {
-    pub(super) fn new(board: Arc<Board>, drain: Drain) -> Self {
-        Self { board, drain }
+    pub(super) fn new(board: Arc<Board>, admission: Admission, drain: Drain) -> Self {
+        Self { board, admission, drain }
+    }
+
+    fn door<T>(&self, request: &Request<T>) -> Door {
+        let pass = Pass::new(request.metadata(), request.remote_addr());
+        Door { admission: self.admission.clone(), pass, drain: self.drain.clone() }
     }
 }
 
@@ -37,8 +45,8 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let (board, drain) = (self.board.clone(), self.drain.clone());
-        let answers = stream::serve::<sotw::Session>(board, request.into_inner(), drain);
+        let door = self.door(&request);
+        let answers = stream::serve::<sotw::Session>(self.board.clone(), request.into_inner(), door);
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -46,8 +54,8 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (board, drain) = (self.board.clone(), self.drain.clone());
-        let answers = stream::serve::<Session>(board, request.into_inner(), drain);
+        let door = self.door(&request);
+        let answers = stream::serve::<Session>(self.board.clone(), request.into_inner(), door);
         Ok(Response::new(Box::pin(answers)))
     }
 }

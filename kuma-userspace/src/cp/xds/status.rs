@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::admission::{Admission, LoginRefused};
 use super::board::{Board, Glance};
 use super::clients::Client;
 use super::shape::Spread;
@@ -15,6 +16,10 @@ use crate::wire::resource::ResourceType;
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Status {
     pub views: Vec<ViewStatus>,
+    /// Streams that were refused, for want of a good token.
+    pub logins_refused: u64,
+    /// The last different ones of them.
+    pub refused_logins: Vec<LoginRefused>,
 }
 
 /// One view.
@@ -59,13 +64,18 @@ pub struct RefusedStatus {
 
 /// Reads the status of a server at any time, also while it runs.
 #[derive(Clone, Debug)]
-pub struct StatusReader(pub(super) Arc<Board>);
+pub struct StatusReader {
+    pub(super) board: Arc<Board>,
+    pub(super) admission: Admission,
+}
 
 impl StatusReader {
     /// The status now.
     pub fn read(&self) -> Status {
         let now = Instant::now();
-        Status { views: self.0.glance().into_iter().map(|glance| view_status(glance, now)).collect() }
+        let (logins_refused, refused_logins) = self.admission.refused();
+        let views = self.board.glance().into_iter().map(|glance| view_status(glance, now)).collect();
+        Status { views, logins_refused, refused_logins }
     }
 }
 

@@ -2,28 +2,38 @@
 //! read costs nothing, and finds the newest state when it reads again. Called by cp::xds for each stream.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::stream::{Stream, unfold};
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
+use super::admission::{Admission, Pass};
 use super::board::{Board, Seat};
 use super::clients::Progress;
 use super::dialogue::{Dialogue, News, Summary};
 use crate::rt::Drain;
 use crate::wire::node::{self, Introduction};
 
+/// How often the wall clock is compared with the end of a token.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
 /// How long a client may take to introduce itself.
 const INTRODUCTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// How somebody gets in, and out.
+pub(super) struct Door {
+    pub(super) admission: Admission,
+    pub(super) pass: Pass,
+    pub(super) drain: Drain,
+}
 
 /// The answers to `requests`, until one side ends.
 pub(super) fn serve<D: Dialogue + 'static>(
     board: Arc<Board>,
     requests: Streaming<D::Request>,
-    drain: Drain,
+    door: Door,
 ) -> impl Stream<Item = Result<D::Response, Status>> + Send {
-    let opening = State::<D>::Opening { board, requests: Box::new(requests), drain };
+    let opening = State::<D>::Opening { board, requests: Box::new(requests), door: Box::new(door) };
     unfold(opening, |state| async move {
         match advance(state).await {
             Ok((response, open)) => Some((Ok(response), State::Open(open))),
@@ -34,7 +44,7 @@ pub(super) fn serve<D: Dialogue + 'static>(
 }
 
 enum State<D: Dialogue> {
-    Opening { board: Arc<Board>, requests: Box<Streaming<D::Request>>, drain: Drain },
+    Opening { board: Arc<Board>, requests: Box<Streaming<D::Request>>, door: Box<Door> },
     Open(Box<Open<D>>),
     Ended,
 }
@@ -45,6 +55,8 @@ struct Open<D: Dialogue> {
     seat: Seat,
     requests: Box<Streaming<D::Request>>,
     drain: Drain,
+    /// When its token does.
+    expires: Option<SystemTime>,
     reported: Progress,
 }
 
@@ -63,7 +75,7 @@ impl From<Status> for End {
 
 async fn advance<D: Dialogue>(state: State<D>) -> Result<(D::Response, Box<Open<D>>), End> {
     let mut open = match state {
-        State::Opening { board, requests, drain } => Box::new(introduce(&board, requests, drain).await?),
+        State::Opening { board, requests, door } => Box::new(introduce(&board, requests, *door).await?),
         State::Open(open) => open,
         State::Ended => return Err(End::Quiet),
     };
@@ -74,7 +86,7 @@ async fn advance<D: Dialogue>(state: State<D>) -> Result<(D::Response, Box<Open<
 async fn introduce<D: Dialogue>(
     board: &Arc<Board>,
     mut requests: Box<Streaming<D::Request>>,
-    drain: Drain,
+    Door { admission, pass, drain }: Door,
 ) -> Result<Open<D>, End> {
     let first = tokio::time::timeout(INTRODUCTION_LIMIT, requests.message()).await;
     let late =
@@ -83,13 +95,17 @@ async fn introduce<D: Dialogue>(
     let node = D::node(&first).cloned().unwrap_or_default();
     let introduction =
         Introduction::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let expires = admission
+        .admit(&pass, &introduction)
+        .map_err(|refusal| Status::unauthenticated(refusal.to_string()))?;
     let seat = board
         .join(&introduction, node::software(&node))
         .map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let Introduction { id, role, view, .. } = &introduction;
     info!(node = %id, role = role.word(), view, "xDS client connected");
     let session = D::new(&introduction);
-    let mut open = Open { introduction, session, seat, requests, drain, reported: Progress::default() };
+    let mut open =
+        Open { introduction, session, seat, requests, drain, expires, reported: Progress::default() };
     open.take(first)?;
     Ok(open)
 }
@@ -114,6 +130,9 @@ impl<D: Dialogue> Open<D> {
                     Ok(None) | Err(_) => return Err(End::Quiet),
                 },
                 changed = self.seat.published.changed() => changed.map_err(|_closed| End::Quiet)?,
+                () = expired(self.expires) => {
+                    return Err(Status::unauthenticated("the dataplane token has expired: make a new one").into());
+                }
                 () = self.drain.requested() => {
                     return Err(Status::unavailable("the control plane is ending").into());
                 }
@@ -147,6 +166,14 @@ async fn sleep_until(wake: Option<Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Returns when the wall clock says so; it is looked at again now and then, since it can be set.
+async fn expired(expires: Option<SystemTime>) {
+    let Some(expires) = expires else { return std::future::pending().await };
+    while let Ok(left) = expires.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(CLOCK_LOOK)).await;
     }
 }
 
