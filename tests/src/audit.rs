@@ -1,16 +1,18 @@
 //! What a database saw of its replicas, transaction by transaction, and whether it was right. The log is written by a
 //! trigger, so by nothing that is tested; the judgement is pure. Called by tests of replicas.
 
+pub mod observed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
-/// Logs every change of a record, with the time and the epoch of the lease.
+/// Logs every change of a record, with the time, the epoch of the lease, and the address of who made it.
 pub const TRIGGER: &str = "
 CREATE TABLE audit (
     id bigserial PRIMARY KEY, xid xid8 DEFAULT pg_current_xact_id(), epoch bigint, key text, v4 text, v6 text,
-    at_secs float8 DEFAULT extract(epoch FROM clock_timestamp()));
+    writer text DEFAULT host(inet_client_addr()), at_secs float8 DEFAULT extract(epoch FROM clock_timestamp()));
 CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE led bigint; stored json;
 BEGIN
@@ -37,6 +39,8 @@ pub struct Change {
     pub key: String,
     pub v4: Option<IpAddr>,
     pub v6: Option<IpAddr>,
+    /// Its address; absent when it came over the Unix socket.
+    pub writer: Option<String>,
     pub at_secs: f64,
 }
 
@@ -53,49 +57,11 @@ const ROUNDING_SECS: f64 = 1.2;
 
 /// Everything that is wrong; nothing when every VIP was right at every moment.
 pub fn judge(log: &[Change], seen: &[Observation], rest_secs: f64) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut held: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
-    // Who had an address last, and when he gave it up.
-    let mut left: BTreeMap<IpAddr, (&str, f64)> = BTreeMap::new();
-    let mut first_stored: BTreeMap<(&str, IpAddr), f64> = BTreeMap::new();
-    let mut epoch = 0;
+    let mut history = History::default();
     for batch in log.chunk_by(|a, b| a.xid == b.xid) {
-        for change in batch {
-            if change.epoch < epoch {
-                wrong.push(format!("epoch {} wrote after epoch {epoch}: {}", change.epoch, change.key));
-            }
-            epoch = epoch.max(change.epoch);
-            let now: BTreeSet<IpAddr> = change.v4.into_iter().chain(change.v6).collect();
-            let before = held.insert(&change.key, now.clone()).unwrap_or_default();
-            for address in before.difference(&now) {
-                left.insert(*address, (&change.key, change.at_secs));
-                if now.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
-                    wrong.push(format!("the VIP {address} of {} was changed", change.key));
-                }
-            }
-        }
-        for change in batch {
-            let gained = change.v4.into_iter().chain(change.v6);
-            for address in gained {
-                first_stored.entry((&change.key, address)).or_insert(change.at_secs);
-                if let Some((owner, since)) = left.remove(&address)
-                    && owner != change.key
-                    && change.at_secs - since < rest_secs - ROUNDING_SECS
-                {
-                    let rested = change.at_secs - since;
-                    wrong.push(format!("{address} went from {owner} to {} after {rested:.1} s", change.key));
-                }
-            }
-        }
-        let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
-        for (key, addresses) in &held {
-            for address in addresses {
-                if let Some(other) = owners.insert(*address, key) {
-                    wrong.push(format!("{address} belongs to {other} and to {key}"));
-                }
-            }
-        }
+        history.take(batch, rest_secs);
     }
+    let History { mut wrong, first_stored, .. } = history;
     for Observation { key, vip, at_secs } in seen {
         if first_stored.get(&(key.as_str(), *vip)).is_none_or(|stored| stored > at_secs) {
             wrong.push(format!("{key} was published with {vip} before that was stored"));
@@ -104,13 +70,104 @@ pub fn judge(log: &[Change], seen: &[Observation], rest_secs: f64) -> Vec<String
     wrong
 }
 
+/// What each record holds after the last batch.
+pub fn held(log: &[Change]) -> BTreeMap<&str, BTreeSet<IpAddr>> {
+    let mut held = BTreeMap::new();
+    for change in log {
+        held.insert(change.key.as_str(), change.holds());
+    }
+    held.retain(|_, addresses| !addresses.is_empty());
+    held
+}
+
+impl Change {
+    fn holds(&self) -> BTreeSet<IpAddr> {
+        self.v4.into_iter().chain(self.v6).collect()
+    }
+}
+
+/// What is known of all addresses between two batches.
+#[derive(Default)]
+struct History<'a> {
+    wrong: Vec<String>,
+    held: BTreeMap<&'a str, BTreeSet<IpAddr>>,
+    owners: BTreeMap<IpAddr, &'a str>,
+    /// Who had an address last, and when he gave it up.
+    left: BTreeMap<IpAddr, (&'a str, f64)>,
+    first_stored: BTreeMap<(&'a str, IpAddr), f64>,
+    epoch: u64,
+    /// An epoch belongs to one holder of the lease: whoever else writes in it has overtaken nobody, but slipped through.
+    writers: BTreeMap<u64, &'a Option<String>>,
+}
+
+impl<'a> History<'a> {
+    fn take(&mut self, batch: &'a [Change], rest_secs: f64) {
+        for change in batch {
+            self.give_up(change);
+        }
+        for change in batch {
+            self.gain(change, rest_secs);
+        }
+    }
+
+    fn give_up(&mut self, change: &'a Change) {
+        if change.epoch < self.epoch {
+            self.wrong
+                .push(format!("epoch {} wrote after epoch {}: {}", change.epoch, self.epoch, change.key));
+        }
+        self.epoch = self.epoch.max(change.epoch);
+        let leader = *self.writers.entry(change.epoch).or_insert(&change.writer);
+        if *leader != change.writer {
+            let (epoch, writer) = (change.epoch, &change.writer);
+            self.wrong.push(format!("{writer:?} wrote {} in epoch {epoch} of {leader:?}", change.key));
+        }
+        let now = change.holds();
+        let before = self.held.insert(&change.key, now.clone()).unwrap_or_default();
+        for address in before.difference(&now) {
+            if self.owners.get(address) == Some(&change.key.as_str()) {
+                self.owners.remove(address);
+            }
+            self.left.insert(*address, (&change.key, change.at_secs));
+            if now.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+                self.wrong.push(format!("the VIP {address} of {} was changed", change.key));
+            }
+        }
+    }
+
+    fn gain(&mut self, change: &'a Change, rest_secs: f64) {
+        for address in change.holds() {
+            self.first_stored.entry((&change.key, address)).or_insert(change.at_secs);
+            if let Some(other) = self.owners.insert(address, &change.key)
+                && other != change.key
+            {
+                self.wrong.push(format!("{address} belongs to {other} and to {}", change.key));
+            }
+            if let Some((owner, since)) = self.left.remove(&address)
+                && owner != change.key
+                && change.at_secs - since < rest_secs - ROUNDING_SECS
+            {
+                let rested = change.at_secs - since;
+                self.wrong.push(format!("{address} went from {owner} to {} after {rested:.1} s", change.key));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn change(xid: u64, epoch: u64, key: &str, v4: Option<&str>, at_secs: f64) -> Change {
         let v4 = v4.map(|text| text.parse().unwrap());
-        Change { xid: xid.to_string(), epoch, key: key.into(), v4, v6: None, at_secs }
+        Change {
+            xid: xid.to_string(),
+            epoch,
+            key: key.into(),
+            v4,
+            v6: None,
+            writer: Some("a".into()),
+            at_secs,
+        }
     }
 
     #[test]
@@ -152,6 +209,9 @@ mod tests {
         for (claim, log, wanted) in table {
             assert_eq!(judge(&log, &[], 5.0), Vec::from_iter(wanted.map(str::to_owned)), "{claim}");
         }
+        let stranger = Change { writer: Some("b".into()), ..change(2, 1, "b", Y, 1.0) };
+        let slipped = judge(&[change(1, 1, "a", X, 0.0), stranger], &[], 5.0);
+        assert_eq!(slipped, [r#"Some("b") wrote b in epoch 1 of Some("a")"#]);
         let early = Observation { key: "a".into(), vip: X.unwrap().parse().unwrap(), at_secs: 0.5 };
         let log = [change(1, 1, "a", X, 1.0)];
         assert_eq!(judge(&log, &[early], 5.0), ["a was published with 240.0.0.0 before that was stored"]);

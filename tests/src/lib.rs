@@ -20,7 +20,6 @@ pub mod plane;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
-pub mod relay;
 pub mod resolver;
 pub mod sim;
 pub mod upstream;

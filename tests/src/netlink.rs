@@ -55,6 +55,16 @@ pub fn link_up(index: u32) -> io::Result<()> {
     message.send()
 }
 
+/// Takes an interface down: its routes go, and whoever sends is told so.
+pub fn link_down(index: u32) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWLINK, 0);
+    message.bytes.extend([0; 4]);
+    for word in [index, 0, IFF_UP] {
+        message.bytes.extend(word.to_ne_bytes());
+    }
+    message.send()
+}
+
 /// Creates the interface `name` here and its peer `far_name` in the other namespace.
 pub fn add_veth(name: &str, peer: &impl AsFd, far_name: &str) -> io::Result<()> {
     let mut message = Message::new(RTM_NEWLINK, NLM_F_CREATE);

@@ -16,6 +16,13 @@ pub const VIP_RANGES: [(&str, u8); 2] = [("240.0.0.0", 4), ("fd00:fd00::", 64)];
 /// The uplink of a namespace that has one.
 pub const UPLINK: &str = "eth0";
 
+/// The state of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    Up,
+    Down,
+}
+
 /// A network namespace of our own.
 pub struct Netns {
     fd: OwnedFd,
@@ -89,6 +96,21 @@ impl Netns {
             side.run(|| netlink::link_up(interface_index(name)?).context("cannot bring an interface up"))?;
         }
         Ok(())
+    }
+
+    /// Brings an interface up or takes it down.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel refuses.
+    pub fn set_link(&self, interface: &str, link: Link) -> anyhow::Result<()> {
+        self.run(|| {
+            let index = interface_index(interface)?;
+            let set = match link {
+                Link::Up => netlink::link_up(index),
+                Link::Down => netlink::link_down(index),
+            };
+            set.with_context(|| format!("cannot set {interface} {link:?}"))
+        })
     }
 
     /// Runs `job` inside, on a thread of its own. Its sockets belong to this process's cgroup.

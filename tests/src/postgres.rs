@@ -1,11 +1,14 @@
 //! A real PostgreSQL of the test's own: its own port, socket and data directory, owned by the user postgres when the test
-//! runs as root, which the server refuses to be. Keeps: ended by its pid. Called by tests of replicas.
+//! runs as root, which the server refuses to be; in the caller's network namespace or in one of its own. Keeps: ended by its
+//! pid. Called by tests of replicas.
 
-use std::net::TcpListener;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use kuma_dns::cp::store::postgres::Settings;
@@ -13,6 +16,7 @@ use kuma_dns::model::view::Port;
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 
+use crate::netns::Netns;
 use crate::process::Process;
 use crate::wait::holds_within;
 
@@ -24,12 +28,22 @@ const START_SECS: u64 = 60;
 /// How long it may take to end.
 const END_SECS: u64 = 20;
 
+/// The port in a namespace of its own.
+const PORT: u16 = 5432;
+
 /// A running server with an empty database.
 pub struct Postgres {
     // Before the directory: the server ends first.
     server: Process,
-    port: u16,
+    place: Place,
     directory: tempfile::TempDir,
+}
+
+/// Where a server listens.
+struct Place {
+    port: u16,
+    /// Absent: the caller's own.
+    netns: Option<Arc<Netns>>,
 }
 
 impl Postgres {
@@ -38,6 +52,19 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL is not installed (`cargo xtask setup`), or does not start.
     pub fn start() -> anyhow::Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Self::start_at(Place { port, netns: None })
+    }
+
+    /// The same in a namespace, for everybody in its networks. [`Self::settings`] are for those inside.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_in(netns: Arc<Netns>) -> anyhow::Result<Self> {
+        Self::start_at(Place { port: PORT, netns: Some(netns) })
+    }
+
+    fn start_at(place: Place) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory")?;
         if geteuid().is_root() {
             let owner = owner()?;
@@ -53,9 +80,13 @@ impl Postgres {
         ]);
         run(initdb.arg("--pgdata").arg(directory.path().join("data")))?;
         certify(directory.path())?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let server = serve(directory.path(), port)?;
-        let mut started = Self { server, port, directory };
+        if place.netns.is_some() {
+            let rules = directory.path().join("data/pg_hba.conf");
+            let mut rules = std::fs::OpenOptions::new().append(true).open(rules)?;
+            rules.write_all(b"host all all samenet trust\n")?;
+        }
+        let server = serve(directory.path(), &place)?;
+        let mut started = Self { server, place, directory };
         started.answers()?;
         Ok(started)
     }
@@ -66,7 +97,7 @@ impl Postgres {
     /// It does not end or does not start.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.end()?;
-        self.server = serve(self.directory.path(), self.port)?;
+        self.server = serve(self.directory.path(), &self.place)?;
         self.answers()
     }
 
@@ -89,8 +120,8 @@ impl Postgres {
     /// How the control plane gets there.
     pub fn settings(&self) -> Settings {
         Settings {
-            host: "127.0.0.1".into(),
-            port: Port::new(self.port),
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port: Port::new(self.place.port),
             user: OWNER.into(),
             password: String::new(),
             db_name: OWNER.into(),
@@ -104,22 +135,10 @@ impl Postgres {
     /// The server refuses it.
     pub fn sql(&self, statement: &str) -> anyhow::Result<String> {
         let mut psql = Command::new("psql");
-        psql.args([
-            "-X",
-            "-A",
-            "-t",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            OWNER,
-            "-d",
-            OWNER,
-        ]);
-        let asked =
-            psql.args(["-p", &self.port.to_string(), "-c", statement]).output().context("cannot run psql")?;
+        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", OWNER, "-d", OWNER]);
+        // The Unix socket is there in every namespace.
+        psql.arg("-h").arg(self.directory.path()).args(["-p", &self.place.port.to_string()]);
+        let asked = psql.args(["-c", statement]).output().context("cannot run psql")?;
         ensure!(asked.status.success(), "psql: {}", String::from_utf8_lossy(&asked.stderr));
         Ok(String::from_utf8(asked.stdout)?.trim().to_owned())
     }
@@ -132,17 +151,23 @@ impl Drop for Postgres {
     }
 }
 
-fn serve(directory: &Path, port: u16) -> anyhow::Result<Process> {
+fn serve(directory: &Path, place: &Place) -> anyhow::Result<Process> {
     let mut postgres = command(find("postgres")?)?;
-    postgres.arg("-D").arg(directory.join("data")).arg("-k").arg(directory).args(["-p", &port.to_string()]);
+    postgres.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
+    postgres.args(["-p", &place.port.to_string()]);
     let (certificate, key) = (directory.join("server.pem"), directory.join("server.key"));
-    let settings = ["listen_addresses=127.0.0.1".to_owned(), "fsync=off".to_owned(), "ssl=on".to_owned()];
+    let listen = if place.netns.is_some() { "*" } else { "127.0.0.1" };
+    let settings = [format!("listen_addresses={listen}"), "fsync=off".to_owned(), "ssl=on".to_owned()];
     let files =
         [format!("ssl_cert_file={}", certificate.display()), format!("ssl_key_file={}", key.display())];
     for setting in settings.iter().chain(&files) {
         postgres.arg("-c").arg(setting);
     }
-    Process::start(postgres, &directory.join("log"))
+    let log = directory.join("log");
+    match &place.netns {
+        Some(netns) => netns.run(|| Process::start(postgres, &log)),
+        None => Process::start(postgres, &log),
+    }
 }
 
 /// Makes an authority and a certificate of it.
