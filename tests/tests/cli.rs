@@ -51,7 +51,6 @@ fn a_wrong_flag_is_code_2_and_suggests_the_right_one() {
     assert_eq!(run(&[]).status.code(), Some(2), "no subcommand");
     for args in [
         &["exec"][..],
-        &["up"],
         &["up", "-f", "x.yaml", "--dns-port", "0"],
         &["up", "-f", "x.yaml", "--dns-port", "70000"],
         &["exec", "--wait", "soon", "--", "true"],

@@ -66,7 +66,8 @@ fn headline(status: &Status) -> String {
 fn control_plane(plane: &ControlPlane) -> String {
     let files = plane.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
     let ControlPlane { services, published, .. } = plane;
-    let mut lines = vec![format!("{services} services in {files}, {published} of them with VIPs")];
+    let place = if files.is_empty() { files } else { format!(" in {files}") };
+    let mut lines = vec![format!("{services} services{place}, {published} of them with VIPs")];
     lines.extend(plane.trouble.iter().map(|trouble| format!("trouble: {trouble}")));
     lines.extend(plane.outbounds.iter().flat_map(outbounds));
     let xds = plane.xds.map(|xds| xds.to_string()).unwrap_or_default();

@@ -38,12 +38,13 @@ it over, and every name keeps its VIP.
 Exit codes: 0 ended by a signal, 1 failed or ended by a second signal, 2 bad
 input, 4 a privilege or a kernel feature is missing";
 
-/// Runs a control plane, an agent and Envoy in one process, on services from YAML files.
+/// Runs a control plane, an agent and Envoy in one process, on services from YAML files and over its API.
 #[derive(ClapArgs, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
-    /// A YAML file with settings and services, or a folder of them; may be given several times.
-    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    /// A YAML file with settings and services, or a folder of them; may be given several times. They are watched. What they
+    /// do not give is given over the API, and kept.
+    #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
     own: OwnArgs,

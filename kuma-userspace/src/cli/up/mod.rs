@@ -37,6 +37,9 @@ pub(super) fn run(args: Args, paths: Paths, format: Format) -> Outcome {
 
 /// `2 services of 3 endpoints in mesh.yaml`.
 fn input(config: &Config, summary: &Summary) -> String {
+    if config.control_plane.files.is_empty() {
+        return "no file: what was stored before, and what comes over the API".into();
+    }
     let files: Vec<String> =
         config.control_plane.files.iter().map(|file| file.display().to_string()).collect();
     format!("{} services of {} endpoints in {}", summary.services, summary.endpoints, files.join(", "))

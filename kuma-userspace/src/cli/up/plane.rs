@@ -53,7 +53,16 @@ fn trouble(status: &Status) -> Vec<String> {
         .quarantined
         .iter()
         .map(|record| format!("record {} of the store is set aside: {}", record.key, record.reason));
-    mistakes.chain(store).chain(starving).chain(conflicts).chain(conditions).chain(quarantined).collect()
+    let unreadable = status.unreadable.iter().map(|found| {
+        format!("{} is stored but cannot be read, so it is left out: {}", found.key, found.reason)
+    });
+    let shadowed = status
+        .shadowed
+        .iter()
+        .map(|found| format!("{} is stored, but that in {} is served", found.resource, found.file.display()));
+    let resources = unreadable.chain(shadowed);
+    let names = starving.chain(conflicts).chain(conditions);
+    mistakes.chain(store).chain(names).chain(quarantined).chain(resources).collect()
 }
 
 fn outbounds(view: &xds::ViewStatus) -> local::Outbounds {
