@@ -5,8 +5,19 @@ use std::process::{Command, Output};
 
 use harness::binaries;
 
-const SUBCOMMANDS: [&str; 8] =
-    ["up", "control-plane", "exec", "status", "vips", "cleanup", "install", "completions"];
+const SUBCOMMANDS: [&str; 11] = [
+    "up",
+    "control-plane",
+    "exec",
+    "status",
+    "vips",
+    "get",
+    "apply",
+    "delete",
+    "cleanup",
+    "install",
+    "completions",
+];
 
 /// Runs the binary for an instance that nobody else uses, with its places in a folder of its own.
 fn run(args: &[&str]) -> Output {

@@ -8,6 +8,7 @@ use xtask::{Reported, target};
 
 use self::figures::Report;
 
+mod cp;
 mod figures;
 mod picture;
 mod process;
@@ -24,12 +25,17 @@ pub(crate) struct Args {
     /// Where NAME.json and NAME.svg go; without it, target/bench.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Numbers of services that `cp` is measured with.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
+    sizes: Vec<usize>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
     /// What the way through a virtual IP costs, beside iptables and nft.
     Vip,
+    /// What a control plane and an agent cost: to begin, for one change, in memory.
+    Cp,
 }
 
 /// How much is measured.
@@ -43,20 +49,33 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let effort = if args.quick { Effort::Quick } else { Effort::Full };
     let out = args.out.clone().unwrap_or_else(|| target().join("bench"));
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    let report = match args.name {
-        Name::Vip => vip::run(effort)?,
-    };
-    conclude(&report, &out)
+    match args.name {
+        Name::Vip => conclude(&vip::run(effort)?, &out),
+        Name::Cp => {
+            let report = cp::run(effort, &args.sizes)?;
+            write(&report, &out.join("cp.json"))?;
+            print!("{}", report.table());
+            println!("{}", out.join("cp.json").display());
+            verdict(report.goals_met, report.goals_missed)
+        }
+    }
 }
 
 fn conclude(report: &Report, out: &std::path::Path) -> Result<()> {
     let place = |extension: &str| out.join(format!("{}.{extension}", report.bench));
-    let json = serde_json::to_string_pretty(report).context("cannot write the figures as JSON")?;
-    std::fs::write(place("json"), json + "\n").context("cannot write the JSON file")?;
+    write(report, &place("json"))?;
     picture::draw(report, &place("svg"))?;
     print!("{}", report.table());
     println!("{} and {}", place("json").display(), place("svg").display());
-    let (met, missed) = (report.goals_met, report.goals_missed);
+    verdict(report.goals_met, report.goals_missed)
+}
+
+fn write(report: &impl serde::Serialize, file: &std::path::Path) -> Result<()> {
+    let json = serde_json::to_string_pretty(report).context("cannot write the figures as JSON")?;
+    std::fs::write(file, json + "\n").context("cannot write the JSON file")
+}
+
+fn verdict(met: usize, missed: usize) -> Result<()> {
     println!("{met} goals met, {missed} missed");
     if missed > 0 {
         return Err(Reported.into());

@@ -9,6 +9,7 @@ mod artifacts;
 mod bench;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod setup;
 mod test;
 mod tidy;
@@ -22,6 +23,7 @@ enum Xtask {
     Bench(bench::Args),
     BuildEbpf(ebpf::Args),
     Demo(demo::Args),
+    Fuzz(fuzz::Args),
     Setup(setup::Args),
     Test(test::Args),
     Tidy(tidy::Args),
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Xtask::Bench(args) => bench::run(&args),
         Xtask::BuildEbpf(args) => setup::ensure(&[setup::Part::Bpf]).and_then(|()| ebpf::run(args)),
         Xtask::Demo(args) => demo::run(&args),
+        Xtask::Fuzz(args) => fuzz::run(&args),
         Xtask::Setup(args) => setup::run(&args),
         Xtask::Test(args) => test::run(&args),
         Xtask::Tidy(args) => tidy::run(&args),

@@ -34,7 +34,7 @@ impl fmt::Display for Finding {
 }
 
 /// The folders with Rust of ours.
-const FOLDERS: [&str; 5] = ["kuma-ebpf-common", "kuma-ebpf", "kuma-userspace", "tests", "xtask"];
+const FOLDERS: [&str; 6] = ["kuma-ebpf-common", "kuma-ebpf", "kuma-userspace", "tests", "fuzz", "xtask"];
 
 pub(crate) fn run(_args: &Args) -> Result<()> {
     let top = root();

@@ -3,12 +3,16 @@
 //! Called by main.
 
 mod agent;
+mod apply;
 mod cleanup;
+mod client;
 mod completions;
 mod control_plane;
+mod delete;
 mod duration;
 mod exec;
 mod generate;
+mod get;
 mod install;
 mod logs;
 mod machine;
@@ -42,6 +46,8 @@ A first tour, as root:
       a command inside the mesh, in another terminal
   kuma-dns status
       what is attached where, and why things went as they did
+  kuma-dns get vips
+      every virtual IP, with its names and ports
   kuma-dns cleanup
       removes every trace of it
 
@@ -49,7 +55,7 @@ Exit codes:
   0  done
   1  failed; the reason is on stderr
   2  bad usage or bad input: a flag, a file, a field
-  3  not ready, or no agent is running
+  3  not ready, or no agent or control plane is running
   4  a privilege or a kernel feature is missing
 `exec` ends with its command's own code; 127: no such command, 126: it
 cannot be run, 128+N (in a shell): ended by signal N";
@@ -74,6 +80,9 @@ enum Command {
     Exec(exec::Args),
     Status(status::Args),
     Vips(vips::Args),
+    Get(get::Args),
+    Apply(apply::Args),
+    Delete(delete::Args),
     Cleanup(cleanup::Args),
     Install(install::Args),
     Generate(generate::Args),
@@ -101,6 +110,9 @@ impl Cli {
             Command::Exec(args) => exec::run(args.config(self.paths)),
             Command::Status(args) => status::run(&args.config(self.paths)),
             Command::Vips(args) => vips::run(&args.config(self.paths)),
+            Command::Get(args) => get::run(args),
+            Command::Apply(args) => apply::run(&args),
+            Command::Delete(args) => delete::run(&args),
             Command::Cleanup(args) => cleanup::run(&args.config(self.paths)),
             Command::Install(args) => install::run(args),
             Command::Generate(args) => generate::run(args),

@@ -1,6 +1,8 @@
 //! `kuma-dns status`: what is attached where, what is served, what is awaited. Keeps: it says what is, also when no agent
-//! runs: then the pins in the kernel are read, and the exit code is 3. The table is made in `report`.
+//! runs: then the pins in the kernel are read, and the exit code is 3. The table is made in `report`; that of a
+//! control plane elsewhere in `remote`.
 
+mod remote;
 mod report;
 
 use std::process::ExitCode;
@@ -11,6 +13,7 @@ use crate::agent::datapath_status;
 use crate::kernel::Kernel;
 use crate::wire::local::Status;
 
+use super::client::{Address, Rights};
 use super::outcome::{Code, Outcome};
 use super::paths::Paths;
 use super::socket::{self, SocketError};
@@ -22,6 +25,7 @@ Examples:
   kuma-dns status
   kuma-dns status -o json | jq '.datapath.counters[] | select(.count > 0)'
   kuma-dns status --instance blue
+  kuma-dns status --address http://cp.example:5681
 
 Counters are the kernel's decisions since the datapath was loaded, over all
 CPUs. In JSON, times have their unit in their name (`uptime_ms`).
@@ -36,21 +40,31 @@ pub(super) struct Args {
     /// `table` for people, `json` for programs: its fields stay.
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: OutputFormat,
+    /// Of the control plane whose REST server is there, instead of this machine's agent.
+    #[arg(long, value_name = "URL", help_heading = "Which control plane")]
+    address: Option<Address>,
+    #[command(flatten)]
+    rights: Rights,
 }
 
 /// What `status` needs to know.
 pub(super) struct Config {
     paths: Paths,
     output: OutputFormat,
+    remote: Option<(Address, Rights)>,
 }
 
 impl Args {
     pub(super) fn config(self, paths: Paths) -> Config {
-        Config { paths, output: self.output }
+        let Self { output, address, rights } = self;
+        Config { paths, output, remote: address.map(|address| (address, rights)) }
     }
 }
 
 pub(super) fn run(config: &Config) -> Outcome {
+    if let Some((address, rights)) = &config.remote {
+        return remote::run(&rights.client(address)?, config.output);
+    }
     match socket::status(&config.paths) {
         Ok(status) => {
             match config.output {

@@ -108,7 +108,8 @@ impl fmt::Display for FieldPath<'_> {
         let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         match self {
             Self::Document => Ok(()),
-            Self::Field(Self::Document, name) => f.write_str(name),
+            Self::Field(Self::Document, name) if !name.is_empty() => f.write_str(name),
+            Self::Field(Self::Document, name) => write!(f, "[{name:?}]"),
             Self::Field(parent, name) if plain(name) => write!(f, "{parent}.{name}"),
             Self::Field(parent, name) => write!(f, "{parent}[{name:?}]"),
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),

@@ -16,6 +16,8 @@ const MAX_NODES: usize = 8_000_000;
 const MAX_EVENTS: usize = 2 * MAX_NODES;
 /// Documents of one file: a Dataplane each.
 const MAX_DOCUMENTS: usize = 1_000_000;
+/// Maps and lists within each other. Kuma's resources have ten at most, and each takes its part of a thread's stack.
+const MAX_DEPTH: usize = 32;
 
 /// Events that aliases stand for: 30,000 services can share defaults of ten, and an alias bomb stops early.
 const MAX_REPLAYED: usize = 300_000;
@@ -64,6 +66,7 @@ pub fn parse(text: &str) -> Result<Vec<Node>, Malformed> {
         budget: serde_saphyr::budget! {
             max_nodes: MAX_NODES,
             max_events: MAX_EVENTS,
+            max_depth: MAX_DEPTH,
             max_documents: MAX_DOCUMENTS,
             max_aliases: MAX_REPLAYED,
             max_merge_keys: MAX_REPLAYED,
@@ -255,5 +258,9 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused() {
         assert!(parse(&"[".repeat(100_000)).is_err());
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(parse(&nested(MAX_DEPTH)).is_ok());
+        let refused = parse(&nested(MAX_DEPTH + 1)).unwrap_err();
+        assert!(refused.problem.contains("depth"), "{refused:?}");
     }
 }

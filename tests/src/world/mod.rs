@@ -262,6 +262,23 @@ impl World {
         Ok(self.up.as_ref().context("`up` was not started")?.pid())
     }
 
+    /// The process id of the control plane, where it is a process of its own.
+    ///
+    /// # Errors
+    /// It was not started.
+    pub fn plane_pid(&self) -> anyhow::Result<i32> {
+        Ok(self.plane.as_ref().context("the control plane was not started")?.pid())
+    }
+
+    /// The port of a service's first backend, on 127.0.0.1.
+    ///
+    /// # Errors
+    /// There is no such service.
+    pub fn backend_port(&self, service: &str) -> anyhow::Result<u16> {
+        let backend = self.backends.iter().find(|(name, _)| name == service);
+        backend.map(|(_, backend)| backend.address.port()).with_context(|| format!("no service {service}"))
+    }
+
     /// What `up` printed since its last start.
     pub fn up_said(&self) -> String {
         self.up.as_ref().map(Process::said).unwrap_or_default()

@@ -49,6 +49,8 @@ pub(super) enum Order {
 const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("apply", &[], Privilege::Anyone, Order::Parallel),
     ("dns_allocations", &[], Privilege::Anyone, Order::Parallel),
+    ("fuzz", &[], Privilege::Anyone, Order::Parallel),
+    ("client", &[], Privilege::Root, Order::Parallel),
     ("control_plane", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("diagnostics", &[Part::Clients], Privilege::Root, Order::Parallel),
     ("rest", &[Part::Clients], Privilege::Root, Order::Parallel),

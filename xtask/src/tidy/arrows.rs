@@ -32,7 +32,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("redb", &["cp"]),
     ("sqlx", &["cp"]),
     ("notify_debouncer_full", &["cp"]),
-    ("serde_saphyr", &["cp"]),
+    ("serde_saphyr", &["cp", "cli"]),
     ("gtmpl_ng", &["cp"]),
     ("tonic", &["wire", "agent", "cp"]),
     ("envoy_types", &["wire", "agent", "cp"]),
@@ -51,6 +51,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("kuma-ebpf", &["kuma_ebpf_common"]),
     ("kuma-userspace", &["kuma_ebpf_common", "kuma_dns"]),
     ("tests", &["kuma_ebpf_common", "kuma_dns", "harness"]),
+    ("fuzz", &["harness"]),
     ("xtask", &["xtask"]),
 ];
 

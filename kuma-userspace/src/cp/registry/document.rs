@@ -97,16 +97,22 @@ fn check_key(reader: &mut Reader<'_>, key: &ResourceKey, node: &Node) {
         same("mesh", &key.mesh);
     }
     same("name", &key.name);
+    if let Some(problem) = name_problem(&key.name) {
+        reader.report(0, &FieldPath::Document.field("name"), problem);
+    }
+}
+
+/// What Kuma has against a name, in its own words.
+pub(super) fn name_problem(name: &str) -> Option<&'static str> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
-    let problem = match &*key.name {
-        "" => "cannot be empty",
-        name if name.len() > MAX_NAME_BYTES => "cannot be longer than 253 characters",
-        name if !name.bytes().all(allowed) => {
-            "invalid characters. Valid characters are numbers, lowercase latin letters and '-', '_', '.' symbols."
-        }
-        _ => return,
-    };
-    reader.report(0, &FieldPath::Document.field("name"), problem);
+    match name {
+        "" => Some("cannot be empty"),
+        name if name.len() > MAX_NAME_BYTES => Some("cannot be longer than 253 characters"),
+        name if !name.bytes().all(allowed) => Some(
+            "invalid characters. Valid characters are numbers, lowercase latin letters and '-', '_', '.' symbols.",
+        ),
+        _ => None,
+    }
 }
 
 /// A resource that nobody wrote down, as a document.

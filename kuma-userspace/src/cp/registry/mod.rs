@@ -6,6 +6,7 @@ mod catalog;
 mod checks;
 mod core;
 mod document;
+pub mod given;
 mod layer;
 mod state;
 mod writer;

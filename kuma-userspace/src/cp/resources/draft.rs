@@ -52,7 +52,7 @@ pub(in crate::cp) struct Draft {
     pub(super) zone: Vec<(String, Place)>,
     pub(in crate::cp) found: Vec<Found>,
     /// Where resources of Kuma's kinds stand.
-    pub(super) named: Vec<(ResourceKey, Place)>,
+    pub(in crate::cp) named: Vec<(ResourceKey, Place)>,
     pub(in crate::cp) described: Vec<Described>,
     /// Service tags outside of Dataplanes, which must be names under the domain.
     pub(super) tagged: Vec<(Arc<str>, Place)>,

@@ -163,15 +163,21 @@ fn read_text(reader: &mut Reader<'_>, draft: &mut Draft, text: &str) {
 
 /// A document with a `type` is a resource of Kuma's, one without is the short form.
 fn read_document(reader: &mut Reader<'_>, draft: &mut Draft, node: &Node) {
-    if let Some(entry) = field(node, "apiVersion") {
-        let problem =
-            "this is Kuma's Kubernetes form: write the Universal form (type, mesh, name, networking)";
-        return reader.report(entry.line, &FieldPath::Document.field("apiVersion"), problem);
+    if refuse_kubernetes(reader, node) {
+        return;
     }
     match field(node, "type") {
         None => short::read(reader, draft, node),
         Some(kind) => read_kind(reader, draft, node, word(&kind.node)),
     }
+}
+
+/// Says so when a document is in Kuma's Kubernetes form.
+pub(in crate::cp) fn refuse_kubernetes(reader: &mut Reader<'_>, node: &Node) -> bool {
+    let Some(entry) = field(node, "apiVersion") else { return false };
+    let problem = "this is Kuma's Kubernetes form: write the Universal form (type, mesh, name, networking)";
+    reader.report(entry.line, &FieldPath::Document.field("apiVersion"), problem);
+    true
 }
 
 /// The one resource that a document is; one without, or with a mistake, has been reported.
@@ -197,7 +203,8 @@ pub(in crate::cp) fn read_one(reader: &mut Reader<'_>, node: &Node, texts: Inter
     draft
 }
 
-fn field<'n>(node: &'n Node, name: &str) -> Option<&'n yaml::Entry> {
+/// A field of a document as it stands there.
+pub(in crate::cp) fn field<'n>(node: &'n Node, name: &str) -> Option<&'n yaml::Entry> {
     match &node.value {
         Value::Map(entries) => entries.iter().find(|entry| entry.key == name),
         _ => None,
