@@ -1,8 +1,10 @@
 //! `get`, `apply` and `delete` against a control plane over REST: what people type, what is printed, how it ends. Through the
-//! binary; [`get`] and [`write`] against a scripted server, for what a healthy control plane rarely does.
+//! binary; [`get`] and [`write`] against a scripted server, for what a healthy control plane rarely does, [`real`] against
+//! the real one.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod get;
+mod real;
 mod write;
 
 use std::io::Write;
