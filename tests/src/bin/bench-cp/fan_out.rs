@@ -44,7 +44,7 @@ pub(crate) fn measure(size: usize, streams: usize, changes: usize) -> Result<()>
         let begin = Instant::now();
         rest.put_service(&name, only_service())?;
         for number in 0..streams {
-            let next = runtime.block_on(timeout(DEADLINE, hearing.recv()));
+            let next = runtime.block_on(async { timeout(DEADLINE, hearing.recv()).await });
             next.with_context(|| format!("{number} of {streams} agents have {name}"))?
                 .context("an agent has ended")?;
             if number == 0 {
