@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context, ensure};
 use harness::binaries;
@@ -211,13 +211,27 @@ fn a_control_plane_without_a_certificate_makes_its_own_and_keeps_its_authority()
 
 /// `kuma-dns generate` with these arguments.
 fn generated(dir: &Path, args: &str) -> anyhow::Result<String> {
-    let output = Command::new(binaries::kuma_dns()?)
-        .current_dir(dir)
-        .arg("generate")
-        .args(args.split(' '))
-        .output()?;
+    let output = client(dir, &format!("generate {args}"))?;
     ensure!(output.status.success(), "{args}: {output:?}");
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Runs a command of the client in `dir`.
+fn client(dir: &Path, args: &str) -> anyhow::Result<Output> {
+    let mut command = Command::new(binaries::kuma_dns()?);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KUMA_")) {
+        command.env_remove(name);
+    }
+    Ok(command.current_dir(dir).args(args.split(' ')).output()?)
+}
+
+/// Runs a command that is refused with these words.
+fn not_allowed(dir: &Path, args: &str, words: &str) -> anyhow::Result<()> {
+    let output = client(dir, args)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(4) && said.contains(words), "{args}: {output:?}");
+    ensure!(output.stdout.is_empty(), "{args}: {output:?}");
+    Ok(())
 }
 
 /// A control plane that believes tokens signed with `key.pem` as kid "key" for mesh default.
@@ -308,6 +322,60 @@ fn envoy_and_agents_with_a_token_are_served_and_every_other_token_is_refused_in_
         .await?;
         plain.stop().await?;
         envoy.stop().await
+    });
+}
+
+const MESH_SERVICE: &str = "\
+{type: MeshService, mesh: default, name: redis, spec: {selector: {dataplaneTags: {app: redis}}, ports: [{port: 6379}]}}
+";
+
+#[test]
+fn a_control_plane_gives_tokens_over_its_api_which_agents_and_admins_are_known_by() {
+    in_own_netns(|| async {
+        let dir = TempDir::new()?;
+        let dir = dir.path();
+        std::fs::write(dir.join("redis.yaml"), MESH_SERVICE)?;
+        let mut process = started(dir, &["--dp-server-address", "0.0.0.0"]).await?;
+        let trust = Trust::parse(&printed_ca(dir)?)?;
+        let admin = generated(dir, "admin-token")?;
+        ensure!(generated(dir, "admin-token")? == admin, "it is kept");
+        std::fs::write(dir.join("admin"), &admin)?;
+        std::fs::write(dir.join("guest"), generated(dir, "user-token --name guest --valid-for 1h")?)?;
+        let token = generated(dir, "dataplane-token --mesh default --name web-1 --valid-for 1h")?;
+        let control_plane = SocketAddr::from((Ipv4Addr::LOCALHOST, 5678));
+        let door = |id: &str| -> anyhow::Result<Agent> {
+            let access = Access { trust: Some(trust.clone()), token: Some(Token::parse(&token)?) };
+            Ok(Agent::start_at(Door { control_plane, access }, id))
+        };
+        let (agent, stranger) = (door("default.web-1")?, door("stranger")?);
+        eventually(20, "the agent that the token names is let in", || {
+            std::future::ready(match &*agent.status.borrow() {
+                FeedStatus::Disconnected { reason } => Err(anyhow::anyhow!("{reason}")),
+                _ if process.said().contains("an xDS client is refused") => Ok(()),
+                other => Err(anyhow::anyhow!("{other:?}")),
+            })
+        })
+        .await?;
+        let said = refusal(&stranger).await?;
+        ensure!(said.contains("it is for proxy \"web-1\""), "{said}");
+        drop((agent, stranger));
+        ensure!(process.terminate()?.code() == Some(0), "{}", process.said());
+
+        std::fs::write(dir.join("cp.yaml"), "apiServer: {authn: {localhostIsAdmin: false}}\n")?;
+        let config = dir.join("cp.yaml").display().to_string();
+        let _strict = started(dir, &["-c", &config]).await?;
+        not_allowed(dir, "apply -f redis.yaml", "localhostIsAdmin is false")?;
+        not_allowed(dir, "generate dataplane-token --valid-for 1h", "localhostIsAdmin is false")?;
+        not_allowed(dir, "generate user-token --name x --valid-for 1h", "localhostIsAdmin is false")?;
+        not_allowed(dir, "generate admin-token", "localhostIsAdmin is false")?;
+        not_allowed(dir, "apply -f redis.yaml --token-file guest", "\"guest\" is not in the group")?;
+        not_allowed(dir, "generate admin-token --token-file guest", "\"guest\" is not in the group")?;
+        let output = client(dir, "apply -f redis.yaml --token-file admin")?;
+        ensure!(output.status.success(), "{output:?}");
+        generated(dir, "dataplane-token --valid-for 1h --token-file admin")?;
+        let output = client(dir, "get meshservices redis")?;
+        ensure!(output.status.success(), "reading needs no token: {output:?}");
+        Ok(())
     });
 }
 

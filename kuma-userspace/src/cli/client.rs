@@ -1,4 +1,4 @@
-//! What `get`, `apply`, `delete` and `status --address` have in common: which control plane, with which rights, and how it is
+//! What `get`, `apply`, `delete`, `generate` and `status --address` have in common: which control plane, with which rights, and how it is
 //! spoken to over REST. In reading order: [`address`], [`connect`], [`http`], [`refusal`] (what the server says when it does
 //! not do it), [`kinds`], [`list`], [`follow`] with [`events`], [`columns`] and [`document`] (what is printed); [`input`],
 //! [`batch`] with [`progress`].
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 
-use super::outcome::{Code, Failure, OrExit, Outcome};
+use super::outcome::{Code, Failure, OrExit};
 
 pub(super) use self::address::Address;
 pub(super) use self::batch::{IfAbsent, Work, each};
@@ -94,7 +94,7 @@ impl Rights {
 }
 
 /// Runs a conversation on this thread.
-pub(super) fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(work)

@@ -64,7 +64,7 @@ use self::status::StatusCell;
 use self::store::postgres::Replica;
 use self::store::{StoreConfig, StoreError};
 use self::tls::{Authority, Identity, Listener, Transport};
-use self::tokens::{KeyError, TokenCheck, Verifier};
+use self::tokens::{Issuer, KeyError, TokenCheck, Verifier};
 use self::watch::Watch;
 use self::xds::Admission;
 use crate::rt::{Drain, DrainTrigger, Ready, TaskError, Tasks};
@@ -291,6 +291,7 @@ impl ControlPlane {
             snapshots: snapshots.clone(),
             status: self.status.subscribe(),
             xds: self.xds.status(),
+            issuer: Issuer::new(self.secrets.clone()),
         };
         tasks.spawn("api", answer(self.api, served, own.clone(), after_requests));
         // Writes in flight are finished before what stores them ends.

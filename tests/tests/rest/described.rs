@@ -8,7 +8,7 @@ use super::Plane;
 use super::any::seeds;
 
 /// What the document must have at least: the paths that kumactl and our own client use.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 15] = [
     "/",
     "/config",
     "/meshes",
@@ -21,6 +21,9 @@ const PATHS: [&str; 12] = [
     "/vips",
     "/meshes/{mesh}/vips",
     "/openapi.json",
+    "/tokens/dataplane",
+    "/tokens/user",
+    "/global-secrets/admin-user-token",
 ];
 
 /// A document and the way to its schemas.
@@ -100,6 +103,46 @@ fn is_of(word: &str, value: &Value) -> bool {
     }
 }
 
+/// Are the documented methods all that there are? Asked with one that is not.
+fn check_allowed(plane: &mut Plane, other: &str, described: &Value, path: &str) {
+    let request = hyper::Request::builder().method(other).uri(path).body(Default::default()).unwrap();
+    let allowed = plane.http.send(request).unwrap().header("allow").to_ascii_lowercase();
+    let allowed: BTreeSet<&str> = allowed.split(',').filter(|verb| *verb != "head").collect();
+    let verbs = described.as_object().unwrap().keys().map(String::as_str);
+    assert_eq!(allowed, verbs.filter(|key| *key != "parameters").collect(), "{path}");
+}
+
+/// A path that makes something of what is posted: text, or a refusal.
+fn check_post(plane: &mut Plane, document: &Document, path: &str, described: &Value) {
+    let operation = &described["post"];
+    let body = json!({"mesh": "default", "name": "x", "validFor": "1h"});
+    let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+    let name = schema["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+    let fields = &document.0["components"]["schemas"][name]["properties"];
+    let fields = body.as_object().unwrap().iter().filter(|(field, _)| fields.get(*field).is_some());
+    let good: Value = fields.map(|(field, value)| (field.clone(), value.clone())).collect();
+    let answer = post(plane, path, &good, "application/json");
+    assert_eq!(answer.status, 200, "{path}: {:?}", answer.json());
+    assert!(operation["responses"]["200"]["content"]["text/plain"].is_object(), "{path}");
+    assert_eq!(answer.header("content-type"), "text/plain", "{path}");
+    assert_eq!(answer.header("cache-control"), "no-store", "{path}");
+    for (body, kind, status) in [
+        (json!({"validFor": "soon"}), "application/json", 400),
+        (json!({"nothing": 1}), "application/json", 400),
+        (good, "text/plain", 415),
+    ] {
+        let answer = post(plane, path, &body, kind);
+        assert_eq!(answer.status, status, "{path}: {:?}", answer.json());
+        document.check(operation, &answer, path);
+    }
+    check_allowed(plane, "PUT", described, path);
+}
+
+fn post(plane: &mut Plane, path: &str, body: &Value, kind: &str) -> harness::http::Answer {
+    let request = hyper::Request::post(path).header("content-type", kind);
+    plane.http.send(request.body(body.to_string().into()).unwrap()).unwrap()
+}
+
 #[test]
 fn every_documented_path_answers_as_documented() {
     let mut plane = Plane::start();
@@ -120,6 +163,10 @@ fn every_documented_path_answers_as_documented() {
         let mesh = if template == "/meshes/{mesh}" { "x" } else { "default" };
         let name = if template.contains("/vips/") { "MeshService:x" } else { "x" };
         let path = template.replace("{mesh}", mesh).replace("{name}", name);
+        if described["post"].is_object() {
+            check_post(&mut plane, &document, &path, described);
+            continue;
+        }
         let answer = plane.get(&path);
         assert_eq!(answer.status, 200, "{path}: {:?}", answer.json());
         document.check(&described["get"], &answer, &path);
@@ -138,15 +185,7 @@ fn every_documented_path_answers_as_documented() {
             );
         }
         // What is documented is all that there is.
-        let verbs = described.as_object().unwrap();
-        let post = hyper::Request::post(&path).body(Default::default()).unwrap();
-        let allowed = plane.http.send(post).unwrap().header("allow").to_ascii_lowercase();
-        let allowed: BTreeSet<&str> = allowed.split(',').filter(|verb| *verb != "head").collect();
-        assert_eq!(
-            allowed,
-            verbs.keys().map(String::as_str).filter(|key| *key != "parameters").collect(),
-            "{path}"
-        );
+        check_allowed(&mut plane, "POST", described, &path);
     }
     for (template, described) in paths.iter().filter(|(_, described)| described["delete"].is_object()) {
         let path = template

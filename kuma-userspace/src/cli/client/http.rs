@@ -1,5 +1,5 @@
 //! Requests to the control plane and their answers. Keeps: connections are used again, answers are bounded in size and time,
-//! a control plane that says "not now" is asked again for a while. Called by get, apply, delete and status.
+//! a control plane that says "not now" is asked again for a while. Called by get, apply, delete, generate and status.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -172,6 +174,13 @@ impl Client {
         self.send(Method::PUT, path, body).await
     }
 
+    /// Posts a request; the answer is text.
+    pub(in crate::cli) async fn post(&self, path: &str, body: Bytes) -> Result<String, ClientError> {
+        let answer = self.send(Method::POST, path, body).await?;
+        let text = String::from_utf8(answer.body.into());
+        text.map_err(|error| self.not_ours(error.to_string()))
+    }
+
     /// Removes what is at a path.
     pub(super) async fn delete(&self, path: &str) -> Result<Answer, ClientError> {
         self.send(Method::DELETE, path, Bytes::new()).await
@@ -181,6 +190,15 @@ impl Client {
     pub(in crate::cli) async fn status(&self) -> Result<serde_json::Value, ClientError> {
         let answer = self.get("/status").await?;
         self.json(&answer.body)
+    }
+
+    /// The secret of this name, of no mesh.
+    pub(in crate::cli) async fn global_secret(&self, name: &str) -> Result<String, ClientError> {
+        let answer = self.get(&format!("/global-secrets/{name}")).await?;
+        let secret: serde_json::Value = self.json(&answer.body)?;
+        let data = STANDARD.decode(secret["data"].as_str().unwrap_or_default()).ok();
+        let text = data.and_then(|data| String::from_utf8(data).ok()).filter(|text| !text.is_empty());
+        text.ok_or_else(|| self.not_ours(format!("the secret {name:?} has no text")))
     }
 
     /// Opens an endless answer; it is read by the caller.
@@ -209,7 +227,9 @@ impl Client {
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
         let (begin, mut rest) = (Instant::now(), FIRST_REST);
         loop {
-            let request = self.request(method.clone(), path, body.clone(), "application/json")?;
+            // What is posted is answered with text.
+            let accept = if method == Method::POST { "*/*" } else { "application/json" };
+            let request = self.request(method.clone(), path, body.clone(), accept)?;
             let answered = timeout(ANSWER_DEADLINE, self.answer(request)).await;
             let (why, wait) = match answered.map_err(|_elapsed| self.silent())? {
                 Err(Busy { error, after }) if begin.elapsed() < BUSY_DEADLINE => (error, after),

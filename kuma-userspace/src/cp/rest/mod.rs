@@ -1,7 +1,7 @@
 //! The REST API of the control plane, in Kuma's paths and shapes: resources read and written, VIPs read, both watched.
 //!
 //! Reading order: [`routes`] (everything that is served, as one table; [`openapi`] is made from it), [`asked`] and [`query`] (what
-//! is asked for), [`access`] (who may), [`listing`] (what can be listed and compared), [`list`], [`watch`], [`write`] (what is
+//! is asked for), [`access`] (who may), [`listing`] (what can be listed and compared), [`list`], [`watch`], [`write`], [`tokens`] (what is
 //! done), [`item`], [`became`] and [`vip`] (how it is shown), [`problem`] (how it fails), [`server`] (connections and their limits).
 //!
 //! Keeps: reading never waits for the store, and costs what is shown; what was accepted is stored. Called by cp.
@@ -19,6 +19,7 @@ mod query;
 mod routes;
 mod server;
 mod stall;
+mod tokens;
 mod vip;
 mod watch;
 mod write;
@@ -40,6 +41,7 @@ use crate::cp::registry::Registry;
 use crate::cp::resources::Resources;
 use crate::cp::snapshot::Snapshot;
 use crate::cp::tls::{self, Authority, Identity, Listener, Transport};
+use crate::cp::tokens::Issuer;
 use crate::cp::{Status, xds};
 use crate::rt::Drain;
 
@@ -77,6 +79,8 @@ pub struct Served {
     pub snapshots: channel::Receiver<Arc<Snapshot>>,
     pub status: channel::Receiver<Status>,
     pub xds: xds::StatusReader,
+    /// Makes tokens for admins.
+    pub issuer: Issuer,
 }
 
 /// A server that has taken its ports and answers nobody yet.
@@ -98,6 +102,7 @@ struct Api {
     xds: xds::StatusReader,
     shown: Arc<serde_json::Value>,
     access: Access,
+    issuer: Issuer,
     watches: Arc<Semaphore>,
     drain: Drain,
 }
@@ -163,11 +168,11 @@ impl Server {
     /// None: a connection that fails is its own affair.
     pub async fn run(self, served: Served, drain: Drain) -> Result<(), Infallible> {
         let Self { http, https, access, shown, identity } = self;
-        let Served { registry, resources, snapshots, status, xds } = served;
+        let Served { registry, resources, snapshots, status, xds, issuer } = served;
         let sources = Sources { catalog: registry.subscribe(), resources, snapshot: snapshots, status };
         let watches = Arc::new(Semaphore::new(MAX_WATCHES));
         let shown = Arc::new(shown);
-        let api = Api { registry, sources, xds, shown, access, watches, drain: drain.clone() };
+        let api = Api { registry, sources, xds, shown, access, issuer, watches, drain: drain.clone() };
         let (router, limits) = (routes::router(api), Limits::default());
         let serve = |listener: Listener| {
             let (at, tls) = (listener.local_addr(), listener.is_tls());

@@ -26,7 +26,8 @@ fn document() -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for operation in routes::operations() {
         let verb = match operation.method {
-            Method::Get | Method::Item | Method::List => "get",
+            Method::Get | Method::Item | Method::List | Method::Secret => "get",
+            Method::Post => "post",
             Method::Put => "put",
             Method::Delete => "delete",
         };
@@ -69,9 +70,13 @@ fn described(operation: &Operation) -> Value {
     let Operation { method, id, summary, schema, .. } = operation;
     let mut described = json!({"operationId": id, "summary": summary});
     let (parameters, good) = match method {
-        Method::Get => (json!([]), json!({"200": answer_of("Here it is.", &named(schema))})),
+        Method::Get | Method::Secret => (json!([]), json!({"200": answer_of("Here it is.", &named(schema))})),
         Method::Item => (json!([]), json!({"200": item(schema)})),
         Method::List => (list_parameters(), json!({"200": page(schema)})),
+        Method::Post => {
+            described["requestBody"] = json_body(schema);
+            (json!([]), json!({"200": token()}))
+        }
         Method::Put => {
             described["requestBody"] = body(schema);
             let created = done("It was not there before.");
@@ -85,22 +90,27 @@ fn described(operation: &Operation) -> Value {
     }
     described["parameters"] = parameters;
     described["responses"] = answers;
-    if matches!(method, Method::Put | Method::Delete) {
+    if is_for_admins(*method) {
         described["security"] = json!([{}, {"token": []}]);
     }
     described
 }
 
+fn is_for_admins(method: Method) -> bool {
+    matches!(method, Method::Put | Method::Delete | Method::Post | Method::Secret)
+}
+
 fn failures(method: Method, path: &str) -> Vec<(&'static str, &'static str)> {
     let writes = matches!(method, Method::Put | Method::Delete);
+    let (guarded, sends) = (is_for_admins(method), matches!(method, Method::Put | Method::Post));
     let mut failures = Vec::new();
-    if writes || method == Method::List {
+    if writes || matches!(method, Method::List | Method::Post) {
         failures.push(("400", "Something in it is wrong; every wrong field is named."));
     }
-    if writes || path == "/who-am-i" {
+    if guarded || path == "/who-am-i" {
         failures.push(("401", "A token is needed, or this one is nobody's."));
     }
-    if writes {
+    if guarded {
         failures.push(("403", "The token is not an admin's."));
     }
     if matches!(method, Method::Item | Method::Delete) || (method == Method::List && path.contains("{mesh}"))
@@ -111,12 +121,15 @@ fn failures(method: Method, path: &str) -> Vec<(&'static str, &'static str)> {
         failures.push(("409", "A file gives this resource: it is changed there."));
         failures.push(("412", "The resource is not as the condition asks."));
     }
-    if method == Method::Put {
+    if sends {
         failures.push(("408", "The body did not arrive in time."));
         failures.push(("413", "The body is too large."));
         failures.push(("415", "The body's type is not read."));
     }
-    if writes || method == Method::List {
+    if matches!(method, Method::Post | Method::Secret) {
+        failures.push(("500", "A key in the store cannot be used."));
+    }
+    if guarded || method == Method::List {
         failures.push(("503", "The store, or the number of watches, does not allow it now: come again."));
     }
     failures
@@ -166,6 +179,14 @@ fn page(schema: &str) -> Value {
 fn body(schema: &str) -> Value {
     let content = json!({"schema": named(schema)});
     json!({"required": true, "content": {"application/json": content, "application/yaml": content}})
+}
+
+fn json_body(schema: &str) -> Value {
+    json!({"required": true, "content": {"application/json": {"schema": named(schema)}}})
+}
+
+fn token() -> Value {
+    json!({"description": "The token.", "content": {"text/plain": {"schema": {"type": "string"}}}})
 }
 
 fn done(description: &str) -> Value {

@@ -13,9 +13,11 @@ use super::asked::Asked;
 use super::listing::{Cursor, Listing, SERVED, What};
 use super::problem::Problem;
 use super::query::ListQuery;
+use super::tokens::{self, Token};
 use super::watch::{MAX_WATCHES, Watch};
 use super::{Api, etag, index, list, openapi, write};
 use crate::cp::registry::Origin;
+use crate::cp::tokens::ADMIN_SECRET;
 use crate::model::kind::{ResourceKey, ResourceKind};
 
 /// A method of a path.
@@ -25,7 +27,7 @@ pub(super) struct Operation {
     /// Unique among all.
     pub(super) id: String,
     pub(super) summary: String,
-    /// What it gives, or for [`Method::Put`] takes: a name among the document's schemas.
+    /// What it gives, or for [`Method::Put`] and [`Method::Post`] takes: a name among the document's schemas.
     pub(super) schema: String,
     handler: MethodRouter<Api>,
 }
@@ -38,6 +40,10 @@ pub(super) enum Method {
     /// One of many things.
     Item,
     List,
+    /// What only an admin may see.
+    Secret,
+    /// Makes a token.
+    Post,
     Put,
     Delete,
 }
@@ -66,6 +72,7 @@ async fn in_our_shape(response: Response) -> Response {
 /// The table.
 pub(super) fn operations() -> Vec<Operation> {
     let mut all = index();
+    all.extend(token_operations());
     for kind in SERVED {
         let schema = kind.word();
         let path = kind.path();
@@ -160,6 +167,41 @@ fn index() -> Vec<Operation> {
             routing::get(index::status),
         ),
         get("/openapi.json", "getOpenApi", "This document.", "OpenApi", routing::get(openapi::answer)),
+    ]
+}
+
+/// Tokens, at Kuma's paths.
+fn token_operations() -> [Operation; 3] {
+    let make = |of| {
+        routing::post(async move |State(api): State<Api>, asked: Asked, body: Body| {
+            tokens::make(api, of, asked, body).await
+        })
+    };
+    [
+        operation(
+            Method::Post,
+            "/tokens/dataplane",
+            "makeDataplaneToken",
+            "A token for a data plane proxy or an agent.",
+            "DataplaneTokenRequest",
+            make(Token::Dataplane),
+        ),
+        operation(
+            Method::Post,
+            "/tokens/user",
+            "makeUserToken",
+            "A token for a user of this API.",
+            "UserTokenRequest",
+            make(Token::User),
+        ),
+        operation(
+            Method::Secret,
+            format!("/global-secrets/{ADMIN_SECRET}"),
+            "getAdminUserToken",
+            "The administrator's token, made when it is first asked for.",
+            "GlobalSecret",
+            routing::get(tokens::admin),
+        ),
     ]
 }
 

@@ -1,5 +1,5 @@
 //! PUT and DELETE of a resource: who may, in which form, on what condition, and what came of it.
-//! Keeps: a body is bounded in size and time; whatever is wrong with it is answered with its field. Called by rest::routes.
+//! Keeps: a body is bounded in size and time; whatever is wrong with it is answered with its field. Called by rest::routes and rest::tokens.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(super) async fn put(api: Api, key: ResourceKey, asked: Asked, sent: Body) ->
     api.access.admin(&asked)?;
     let form = form(&asked)?;
     let expected = expected(&asked, PUT)?;
-    let sent = read(&asked, sent).await?;
+    let sent = read(&asked, sent, PUT).await?;
     let given = if form == Form::Yaml { from_yaml(&sent)? } else { sent };
     let outcome = api.registry.put(key, given, expected).await.map_err(|refusal| refused(PUT, refusal))?;
     let (status, word, revision) = match outcome {
@@ -83,6 +83,16 @@ fn form(asked: &Asked) -> Result<Form, Problem> {
     Err(Problem::field(StatusCode::UNSUPPORTED_MEDIA_TYPE, PUT, parameter))
 }
 
+/// Refuses what is not sent as JSON, which a browser's page cannot send to another site unasked.
+pub(super) fn json_only(asked: &Asked, title: &'static str) -> Result<(), Problem> {
+    if form(asked).is_ok_and(|form| form == Form::Json) {
+        return Ok(());
+    }
+    let reason = format!("send `Content-Type: {JSON}`");
+    let parameter = Parameter::new(Given::Header, "content-type", reason);
+    Err(Problem::field(StatusCode::UNSUPPORTED_MEDIA_TYPE, title, parameter))
+}
+
 /// One YAML document as JSON.
 fn from_yaml(text: &[u8]) -> Result<Bytes, Problem> {
     let wrong = |reason| Problem::invalid(PUT, vec![Parameter::new(Given::Body, "", reason)]);
@@ -117,10 +127,10 @@ fn expected(asked: &Asked, title: &'static str) -> Result<Expected, Problem> {
     }
 }
 
-async fn read(asked: &Asked, sent: Body) -> Result<Bytes, Problem> {
+pub(super) async fn read(asked: &Asked, sent: Body, title: &'static str) -> Result<Bytes, Problem> {
     let too_large = || {
         let reason = format!("the body has more than {MAX_BODY_BYTES} bytes");
-        Problem::field(StatusCode::PAYLOAD_TOO_LARGE, PUT, Parameter::new(Given::Body, "", reason))
+        Problem::field(StatusCode::PAYLOAD_TOO_LARGE, title, Parameter::new(Given::Body, "", reason))
     };
     let said = asked.header(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     if said.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
@@ -131,11 +141,11 @@ async fn read(asked: &Asked, sent: Body) -> Result<Bytes, Problem> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => {
             let reason = format!("the body cannot be read: {error}");
-            Err(Problem::field(StatusCode::BAD_REQUEST, PUT, Parameter::new(Given::Body, "", reason)))
+            Err(Problem::field(StatusCode::BAD_REQUEST, title, Parameter::new(Given::Body, "", reason)))
         }
         Err(_elapsed) => {
             let reason = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
-            Err(Problem::field(StatusCode::REQUEST_TIMEOUT, PUT, Parameter::new(Given::Body, "", reason)))
+            Err(Problem::field(StatusCode::REQUEST_TIMEOUT, title, Parameter::new(Given::Body, "", reason)))
         }
     }
 }
@@ -158,7 +168,7 @@ fn refused(title: &'static str, refusal: Refusal) -> Problem {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

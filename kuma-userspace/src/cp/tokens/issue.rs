@@ -14,7 +14,7 @@ use crate::cp::secrets::Secrets;
 /// Kuma's administrator: the name and the group.
 pub const ADMIN: &str = "mesh-system:admin";
 /// The secret with the administrator's token.
-const ADMIN_SECRET: &str = "admin-user-token";
+pub const ADMIN_SECRET: &str = "admin-user-token";
 /// Kuma's ten years for a token that nobody asked an end of.
 pub(super) const DEFAULT_VALID_SECS: u64 = 10 * 365 * 86_400;
 

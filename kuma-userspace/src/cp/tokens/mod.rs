@@ -13,7 +13,7 @@ mod request;
 mod verify;
 
 pub use self::claims::{DataplaneIdentity, UserIdentity};
-pub use self::issue::{ADMIN, Issuer, OfflineKey};
+pub use self::issue::{ADMIN, ADMIN_SECRET, Issuer, OfflineKey};
 pub use self::keys::{KeyError, PublicKey, public_key_pem, signing_key_pem};
 pub use self::request::{FieldError, RequestError};
 pub use self::verify::{Refusal, Verified, Verifier};
