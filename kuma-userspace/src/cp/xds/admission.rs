@@ -49,7 +49,7 @@ pub(super) struct Pass {
 pub(super) enum NotAdmitted {
     #[error(
         "a dataplane token is needed: `kuma-dns generate dataplane-token --mesh {mesh}` makes one; the agent takes it by \
-         --dataplane-token-file, Envoy as initial metadata \"authorization\""
+         --token-file, Envoy as initial metadata \"authorization\""
     )]
     NoToken { mesh: String },
     #[error("the dataplane token is not accepted: {0}")]
