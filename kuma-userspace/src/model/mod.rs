@@ -6,6 +6,7 @@ pub mod key;
 pub mod kind;
 pub mod name;
 pub mod outbounds;
+pub mod packed;
 pub mod resource;
 pub mod tags;
 pub mod view;

@@ -16,6 +16,7 @@ use crate::cp::settings::Settings;
 use crate::cp::store::documents::Document;
 use crate::cp::violation::Invalid;
 use crate::model::kind::{MeshServices, Resource, ResourceKey, ResourceKind};
+use crate::model::packed::packed;
 use crate::model::tags::Interner;
 
 /// Everything that the files give.
@@ -43,7 +44,7 @@ pub(in crate::cp) struct LayerReader {
 /// A file that is in force.
 struct Known {
     stamp: Option<files::Stamp>,
-    keys: BTreeSet<ResourceKey>,
+    keys: Box<[ResourceKey]>,
     settings: bool,
     services: usize,
 }
@@ -79,9 +80,12 @@ impl LayerReader {
         }
         let first = self.seen.is_none();
         self.seen = Some(now.clone());
+        let before = self.layer.given.len();
         if first || !self.step(&now) {
             self.read_whole(&now)?;
         }
+        let grown = self.layer.given.len().saturating_sub(before);
+        self.layer.given = packed(std::mem::take(&mut self.layer.given), grown);
         Ok(Some(self.layer.clone()))
     }
 
@@ -261,7 +265,7 @@ impl LayerReader {
         let services = draft.described.len();
         self.services += services;
         let settings = draft.has_settings();
-        let mut keys = BTreeSet::new();
+        let mut keys = Vec::with_capacity(draft.found.len());
         for found in draft.found {
             let key = found.resource.key();
             let same = |listed: &Arc<Listed>| {
@@ -274,9 +278,9 @@ impl LayerReader {
                 let listed = listed(&key, found.resource, body, file.clone(), stamp);
                 self.layer.given.insert(key.clone(), Arc::new(listed));
             }
-            keys.insert(key);
+            keys.push(key);
         }
-        Known { stamp, keys, settings, services }
+        Known { stamp, keys: keys.into(), settings, services }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cp::resources::{self, Resources};
 use crate::cp::settings::Settings;
 use crate::cp::store::documents::{Document, DocumentNews};
 use crate::model::kind::{Dataplane, MeshServices, Resource, ResourceKey, ResourceKind};
+use crate::model::packed::packed;
 use crate::model::tags::Interner;
 
 /// Everything.
@@ -122,6 +123,7 @@ impl State {
 
     /// Takes what the files give now.
     pub(super) fn take_files(&mut self, layer: &Layer) {
+        let there = self.counts();
         let before = std::mem::replace(&mut self.layer, layer.clone());
         for change in before.given.diff(&layer.given) {
             match change {
@@ -141,10 +143,12 @@ impl State {
             self.reread();
         }
         self.derive_services();
+        self.pack(there);
     }
 
     /// Takes what changed in the store.
     pub(super) fn take_news(&mut self, news: DocumentNews) {
+        let there = self.counts();
         if news.whole {
             let there: BTreeSet<&ResourceKey> = news.changed.iter().map(|document| &document.key).collect();
             let listed = self.catalog.entries.values().filter(|listed| listed.origin == Origin::Store);
@@ -173,6 +177,19 @@ impl State {
             }
         }
         self.derive_services();
+        self.pack(there);
+    }
+
+    fn counts(&self) -> [usize; 2] {
+        [self.catalog.entries.len(), self.resources.all.len()]
+    }
+
+    /// After a step from so many entries.
+    fn pack(&mut self, [listed, resources]: [usize; 2]) {
+        let [listed, resources] =
+            [self.counts()[0].saturating_sub(listed), self.counts()[1].saturating_sub(resources)];
+        self.catalog.entries = packed(std::mem::take(&mut self.catalog.entries), listed);
+        self.resources.all = packed(std::mem::take(&mut self.resources.all), resources);
     }
 
     /// Reads every document again, under settings that have changed.

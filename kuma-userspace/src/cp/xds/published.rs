@@ -43,8 +43,12 @@ impl Published {
             self.sets[kind].generation = step.generations[kind];
             self.sets[kind].decided |= kind != ResourceType::MeshView;
         }
+        let before = ResourceType::ALL.map(|kind| (kind, self.sets[kind].resources.len()));
         for action in &step.actions {
             self.act(action);
+        }
+        for (kind, before) in before {
+            self.sets[kind].resources.pack(before);
         }
     }
 

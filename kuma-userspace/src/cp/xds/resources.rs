@@ -6,6 +6,7 @@ use imbl::ordmap::DiffItem;
 
 use super::content::Resource;
 use super::name::Name;
+use crate::model::packed::packed;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resources {
@@ -35,6 +36,16 @@ impl Resources {
         if let Some(before) = self.by_name.remove(name) {
             self.digest ^= before.version.get();
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Takes less memory, if most of it has come since there were `before`.
+    pub(super) fn pack(&mut self, before: usize) {
+        let grown = self.len().saturating_sub(before);
+        self.by_name = packed(std::mem::take(&mut self.by_name), grown);
     }
 
     /// All of them, by name.
