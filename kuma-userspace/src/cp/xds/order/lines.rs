@@ -17,6 +17,9 @@ use crate::wire::resource::ResourceType;
 pub(super) const CLUSTER_LIMIT: Duration = Duration::from_secs(2);
 /// From the ACK of a listener until every worker of Envoy has it; 9 ms were the most seen under load.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
+/// The same for a cluster that the shared listener finds. A worker that does not have it yet asks for it, and the
+/// connection waits: this only saves it the wait.
+pub(super) const SETTLE_COMPACT: Duration = Duration::from_millis(10);
 /// How long one proxy without an ACK may hold back what the others have.
 pub(super) const PROXY_LIMIT: Duration = Duration::from_secs(30);
 
@@ -180,7 +183,11 @@ impl Order {
             }
             Stage::AwaitsProxies { since, generation } => {
                 if self.every_proxy_has(step, key, generation, since, now) {
-                    self.enter(key, Stage::Settles { until: now + SETTLE });
+                    let settle = match key.shape {
+                        Shape::Listener => SETTLE,
+                        Shape::Compact => SETTLE_COMPACT,
+                    };
+                    self.enter(key, Stage::Settles { until: now + settle });
                 }
             }
             Stage::Settles { until } if now >= until => {

@@ -2,7 +2,7 @@
 //! Keeps: a VIP reaches agents only when every proxy has its listener; a listener goes only when no agent routes to it
 //! and no resolver's answer can still be believed. Called by cp::xds, which runs one for each view.
 //!
-//! In: cluster and endpoints -> ACK (limit) -> listener -> ACK of every proxy -> 50 ms -> mesh view.
+//! In: cluster and endpoints -> ACK (limit) -> listener -> ACK of every proxy -> 50 ms (10 ms without a listener) -> mesh view.
 //! Out: mesh view -> ACK of every agent (limit) -> two TTLs -> listener -> ACK (limit) -> cluster.
 //! The compact shape has no listener, so neither that step nor its ACK. A VIP that changes its shape has both for a while:
 //! the old one goes when the new one works.

@@ -4,7 +4,7 @@ mod shapes;
 mod table;
 
 use self::table::{Table, address, host, name, refuse, service};
-use super::lines::{CLUSTER_LIMIT, PROXY_LIMIT, SETTLE};
+use super::lines::{CLUSTER_LIMIT, PROXY_LIMIT, SETTLE, SETTLE_COMPACT};
 use super::*;
 use crate::cp::snapshot::{Listener, Outbounds, Protocol, Published};
 use crate::wire::node::Role;

@@ -27,7 +27,7 @@ fn a_compact_service_needs_a_cluster_and_no_listener() {
     assert_eq!(table.want(&[("a", 1, 1)]), [CLUSTER_OF_A, "endpoints a 1"]);
     assert_eq!(table.after(CLUSTER_LIMIT), NOTHING, "the cluster is all it has: it is waited for");
     assert_eq!(table.ack(1, &[ResourceType::Cluster]), NOTHING);
-    assert_eq!(table.after(SETTLE - MOMENT), NOTHING);
+    assert_eq!(table.after(SETTLE_COMPACT - MOMENT), NOTHING);
     assert_eq!(table.after(MOMENT), ["view a.mesh [1]"]);
 }
 
@@ -47,7 +47,7 @@ fn a_vip_that_works_gets_its_cluster_before_it_loses_its_listener() {
     assert_eq!(table.after(CLUSTER_LIMIT), NOTHING, "a limit is no reason to lose what works");
     assert_eq!(table.ack(1, &[ResourceType::Cluster]), NOTHING);
     assert_eq!(table.order.shapes().1, 1, "the listener is still there");
-    assert_eq!(table.after(SETTLE - MOMENT), NOTHING);
+    assert_eq!(table.after(SETTLE_COMPACT - MOMENT), NOTHING);
     assert_eq!(table.after(MOMENT), ["no listener 1"]);
     assert_eq!(table.ack(1, &PROXY), ["no cluster a"]);
     assert_eq!(table.order.shapes().1, 0);
