@@ -91,8 +91,17 @@ impl<T: Serialize + DeserializeOwned> Job<T> {
     /// # Panics
     /// When the job did, or did not end in time.
     #[track_caller]
-    pub fn join(mut self) -> T {
-        let text = self.read_result();
+    pub fn join(self) -> T {
+        self.join_within(JOB_DEADLINE)
+    }
+
+    /// What a job returned that may take longer, or less.
+    ///
+    /// # Panics
+    /// When the job did, or did not end in time.
+    #[track_caller]
+    pub fn join_within(mut self, limit: Duration) -> T {
+        let text = self.read_result(limit);
         let _ = waitpid(self.pid, None);
         self.ended = true;
         let result: Result<T, String> = serde_json::from_str(&text)
@@ -101,8 +110,8 @@ impl<T: Serialize + DeserializeOwned> Job<T> {
     }
 
     #[track_caller]
-    fn read_result(&mut self) -> String {
-        let deadline = Instant::now() + JOB_DEADLINE;
+    fn read_result(&mut self, limit: Duration) -> String {
+        let deadline = Instant::now() + limit;
         let mut bytes = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -110,7 +119,7 @@ impl<T: Serialize + DeserializeOwned> Job<T> {
                 Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
             let mut waiting = [PollFd::new(&self.result, PollFlags::IN)];
             let ready = poll(&mut waiting, Some(&timeout)).expect("poll of a pipe works");
-            assert!(ready > 0, "the child did not end within {} s", JOB_DEADLINE.as_secs());
+            assert!(ready > 0, "the child did not end within {} s", limit.as_secs());
             let mut chunk = [0; 4096];
             match self.result.read(&mut chunk).expect("a pipe can be read") {
                 0 => return String::from_utf8_lossy(&bytes).into_owned(),

@@ -23,6 +23,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod resolver;
+pub mod rest;
 pub mod scripted;
 pub mod sim;
 pub mod upstream;

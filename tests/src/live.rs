@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,7 +30,11 @@ use crate::fork::{Job, Place};
 use crate::xds::{ControlPlane, MESH};
 
 const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053);
-const BACKEND_PORT: u16 = 7001;
+/// Where backends listen, at every loopback address.
+pub const BACKEND_PORT: u16 = 7001;
+/// Record types (RFC 1035 section 3.2.2, RFC 3596 section 2.1).
+const A: u8 = 1;
+const AAAA: u8 = 28;
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const VIPS_CAPACITY: u32 = 4_096;
@@ -154,8 +158,12 @@ async fn first_view(ready: &Ready) {
     ready.reached().await;
 }
 
-/// Every loopback address answers with itself, in one line.
-fn serve_backends() -> anyhow::Result<()> {
+/// Serves in the namespace of the calling thread until this process ends: every loopback address answers with itself, in
+/// one line.
+///
+/// # Errors
+/// The port is taken.
+pub fn serve_backends() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, BACKEND_PORT))?;
     let serve = move || {
         for stream in listener.incoming() {
@@ -194,23 +202,34 @@ pub fn resolves(name: &str) -> std::io::Result<bool> {
 /// # Errors
 /// The resolver does not answer.
 pub fn resolve(name: &str) -> std::io::Result<Option<Ipv4Addr>> {
+    Ok(lookup(name, A)?.map(|octets: [u8; 4]| octets.into()))
+}
+
+/// The IPv6 address of the name, says the resolver.
+///
+/// # Errors
+/// The resolver does not answer.
+pub fn resolve_v6(name: &str) -> std::io::Result<Option<Ipv6Addr>> {
+    Ok(lookup(name, AAAA)?.map(|octets: [u8; 16]| octets.into()))
+}
+
+fn lookup<const N: usize>(name: &str, kind: u8) -> std::io::Result<Option<[u8; N]>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_read_timeout(Some(CALL_LIMIT))?;
-    // RFC 1035 section 4.1: a header that asks one question, then the question: A, IN.
+    // RFC 1035 section 4.1: a header that asks one question, then the question in class IN.
     let mut question = vec![0x4b, 0x44, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         question.push(u8::try_from(label.len()).map_err(std::io::Error::other)?);
         question.extend(label.as_bytes());
     }
-    question.extend([0, 0, 1, 0, 1]);
+    question.extend([0, 0, kind, 0, 1]);
     socket.send_to(&question, DNS)?;
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer)?;
     let (rcode, answers) = (answer[3] & 0x0f, u16::from_be_bytes([answer[6], answer[7]]));
     // The one record stands last, and its data at its end.
-    let found = length >= question.len() + 4 && rcode == 0 && answers == 1;
-    let last = answer[..length].last_chunk::<4>().filter(|_| found);
-    Ok(last.map(|octets| Ipv4Addr::from(*octets)))
+    let found = length >= question.len() + N && rcode == 0 && answers == 1;
+    Ok(answer[..length].last_chunk().copied().filter(|_| found))
 }
 
 /// Asks until the name resolves, without a rest between.

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Only tests whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Run the suite `replicas` over 50 lost leaders, not a few.
+    /// Run the suite `replicas` over 50 lost leaders, and `many` with up to 100,000 services.
     #[arg(long)]
     long: bool,
 }

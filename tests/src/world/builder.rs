@@ -89,7 +89,7 @@ impl Builder {
             backends: Vec::new(),
             server,
             next_port: FIRST_BACKEND_PORT,
-            netns,
+            netns: netns.into(),
             outside,
             _nameserver: nameserver,
             dir: tempfile::Builder::new().prefix("kuma-dns-world-").tempdir()?,

@@ -9,6 +9,7 @@ pub use builder::Builder;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -44,7 +45,7 @@ pub struct World {
     backends: Vec<(String, Backend)>,
     server: Backends,
     next_port: u16,
-    netns: Netns,
+    netns: Arc<Netns>,
     /// The other end of the uplink; a nameserver that knows no name is there.
     outside: Netns,
     _nameserver: Nameserver,
@@ -81,7 +82,7 @@ impl World {
     }
 
     /// The network namespace that everything runs in.
-    pub fn netns(&self) -> &Netns {
+    pub fn netns(&self) -> &Arc<Netns> {
         &self.netns
     }
 
@@ -233,7 +234,15 @@ impl World {
     /// # Errors
     /// `up` ends or is not ready in time; its words are in the error.
     pub fn wait_ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(READY_SECS);
+        self.wait_ready_within(READY_SECS)
+    }
+
+    /// The same, where there is more to do than usual.
+    ///
+    /// # Errors
+    /// See [`Self::wait_ready`].
+    pub fn wait_ready_within(&mut self, secs: u64) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(secs);
         loop {
             let output = self.kuma_dns()?.args(["exec", "--wait", "500ms", "--", "true"]).output()?;
             if output.status.success() {

@@ -64,6 +64,7 @@ const FILES: &[(&str, &[Part], Privilege, Order)] = &[
     ("proxy", &[Part::Envoy], Privilege::Root, Order::Parallel),
     ("sockets", &[Part::Bpf], Privilege::Root, Order::Parallel),
     ("lifecycle", &[Part::Bpf], Privilege::Root, Order::Parallel),
+    ("many", &[Part::Bpf, Part::Envoy], Privilege::Root, Order::Serial),
     ("load", &[Part::Bpf, Part::Envoy, Part::Clients], Privilege::Root, Order::Serial),
 ];
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::plane::Place;
+use harness::rest::Rest;
 use kuma_dns::wire::node::Role;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -12,7 +13,6 @@ use tokio::time::timeout;
 
 use super::client::Client;
 use super::measure::{rss_bytes, say, say_times};
-use super::rest::Rest;
 use super::system::{only_service, services};
 
 /// How long a change may take to reach everybody.

@@ -6,7 +6,6 @@ mod client;
 mod connect;
 mod fan_out;
 mod measure;
-mod rest;
 mod stores;
 mod system;
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use harness::backend::Speaks;
 use harness::netns::Netns;
 use harness::pinned::PinnedVips;
+use harness::rest::Rest;
 use harness::world::World;
 use kuma_dns::wire::node::Role;
 use nix::sys::signal::Signal;
@@ -18,7 +19,6 @@ use tokio::task::JoinHandle;
 
 use super::client::Client;
 use super::measure::{rss_bytes, say, say_times};
-use super::rest::Rest;
 
 /// How long anything may take, with 100,000 services on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -52,11 +52,11 @@ pub(crate) fn measure(size: usize, changes: usize, envoy: &str) -> Result<()> {
     say("agent start to all VIPs in the kernel", begin.elapsed().as_secs_f64(), "s")?;
 
     let mut rest = Rest::connect(world.netns())?;
-    let port = world.backend_port(BACKEND)?;
+    let instance = SocketAddr::from((Ipv4Addr::LOCALHOST, world.backend_port(BACKEND)?));
     let (mut acknowledged, mut in_map) = (Vec::new(), Vec::new());
     for change in 0..changes {
         let begin = Instant::now();
-        rest.put_service(&format!("bench-{change}"), port)?;
+        rest.put_service(&format!("bench-{change}"), instance)?;
         acknowledged.push(begin.elapsed());
         peek("a VIP in the kernel", || in_kernel(&vips, size + change))?;
         in_map.push(begin.elapsed());
@@ -65,7 +65,7 @@ pub(crate) fn measure(size: usize, changes: usize, envoy: &str) -> Result<()> {
     say_times("REST write to answer", &acknowledged)?;
     say_times("REST write to kernel map", &in_map)?;
     if envoy != "none" {
-        say_times("REST write to traffic", &traffic(&world, &mut rest, size + changes, port, changes)?)?;
+        say_times("REST write to traffic", &traffic(&world, &mut rest, size + changes, instance, changes)?)?;
     }
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     say("control plane RSS", mib(rss_bytes(world.plane_pid()?)?), "MB")?;
@@ -108,8 +108,8 @@ impl StandIn {
 }
 
 /// Where the one instance of a service is that nobody asks.
-pub(crate) fn only_service() -> u16 {
-    7001
+pub(crate) fn only_service() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 7001))
 }
 
 /// Services in the short form.
@@ -169,7 +169,13 @@ fn check_guess(rest: &mut Rest, size: usize) -> Result<()> {
 }
 
 /// From a write until an application inside the mesh has an answer through the new VIP.
-fn traffic(world: &World, rest: &mut Rest, first: usize, port: u16, changes: usize) -> Result<Vec<Duration>> {
+fn traffic(
+    world: &World,
+    rest: &mut Rest,
+    first: usize,
+    instance: SocketAddr,
+    changes: usize,
+) -> Result<Vec<Duration>> {
     let us = std::env::current_exe()?.display().to_string();
     let mut application = Application::start(world, &us)?;
     let mut times = Vec::new();
@@ -177,7 +183,7 @@ fn traffic(world: &World, rest: &mut Rest, first: usize, port: u16, changes: usi
         let vip = SocketAddr::new(vips_of(first + change)[change % 2], VIP_PORT);
         let begin = Instant::now();
         application.ask(vip)?;
-        rest.put_service(&format!("traffic-{change}"), port)?;
+        rest.put_service(&format!("traffic-{change}"), instance)?;
         application.heard()?;
         times.push(begin.elapsed());
     }

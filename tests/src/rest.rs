@@ -1,43 +1,75 @@
-//! Writes to a control plane over one connection, as a program would that waits for each answer. Called by system and fan_out.
+//! Writes to a control plane over one connection, as a program would that waits for each answer. Keeps: nothing but sockets,
+//! so that it also works in a forked process. Called by bench-cp and by tests of many services.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::netns::Netns;
 use serde_json::{Value, json};
+
+use crate::netns::Netns;
 
 /// Kuma's port of the REST server.
 const PORT: u16 = 5681;
 /// How long an answer may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-pub(crate) struct Rest {
+/// One connection.
+pub struct Rest {
     stream: BufReader<TcpStream>,
 }
 
 impl Rest {
-    pub(crate) fn connect(netns: &Netns) -> Result<Self> {
-        let stream = netns.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)));
-        let stream = stream.context("nobody serves REST")?;
+    /// Connects in another namespace.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect(netns: &Netns) -> Result<Self> {
+        netns.run(Self::here)
+    }
+
+    /// Connects in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn here() -> Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("nobody serves REST")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
     /// Puts a Dataplane that is the one instance of a service of the same name.
-    pub(crate) fn put_service(&mut self, name: &str, port: u16) -> Result<()> {
+    ///
+    /// # Errors
+    /// It is refused, or there is no answer.
+    pub fn put_service(&mut self, name: &str, instance: SocketAddr) -> Result<()> {
         let body = json!({ "type": "Dataplane", "mesh": "default", "name": name, "networking": {
-            "address": "127.0.0.1", "inbound": [{ "port": port, "tags": { "kuma.io/service": name } }] } });
-        let path = format!("/meshes/default/dataplanes/{name}");
+            "address": instance.ip(),
+            "inbound": [{ "port": instance.port(), "tags": { "kuma.io/service": name } }] } });
+        let path = dataplane(name);
         let (status, answer) = self.ask("PUT", &path, &body.to_string())?;
         ensure!(status == 200 || status == 201, "{path}: {status} {answer}");
         Ok(())
     }
 
+    /// Deletes such a Dataplane, and the service with it.
+    ///
+    /// # Errors
+    /// It is refused, or there is no answer.
+    pub fn delete_service(&mut self, name: &str) -> Result<()> {
+        let path = dataplane(name);
+        let (status, answer) = self.ask("DELETE", &path, "")?;
+        ensure!(status == 200, "{path}: {status} {answer}");
+        Ok(())
+    }
+
     /// The addresses of a service's VIP; nothing while there is none.
-    pub(crate) fn vip(&mut self, name: &str) -> Result<Option<Value>> {
+    ///
+    /// # Errors
+    /// No answer, or one that says neither.
+    pub fn vip(&mut self, name: &str) -> Result<Option<Value>> {
         let (status, answer) = self.ask("GET", &format!("/meshes/default/vips/{name}"), "")?;
         if status == 404 {
             return Ok(None);
@@ -68,4 +100,8 @@ impl Rest {
         self.stream.read_exact(&mut answer)?;
         Ok((status, String::from_utf8(answer)?))
     }
+}
+
+fn dataplane(name: &str) -> String {
+    format!("/meshes/default/dataplanes/{name}")
 }
