@@ -1,15 +1,18 @@
 //! What a real Envoy is given in either variant of xDS: all that it asks for in the state of the world, and in both the good
-//! ones of what it refuses in part.
+//! ones of what it refuses in part; and that it is given time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use harness::plain::PlainEnvoy;
+use harness::wait::holds_within;
 use harness::xds::{
     Agent, ControlPlane, Envoy, anywhere, eventually, in_own_netns, listeners, mesh, service,
 };
 use kuma_dns::cp::snapshot::{Listener, Protocol, Published};
+use kuma_dns::wire::node::Role;
+use nix::sys::signal::{Signal, kill};
 
 const ENDPOINT: &[SocketAddr] = &[SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7001)];
 
@@ -57,6 +60,30 @@ fn an_envoy_that_asks_for_the_state_of_the_world_follows_what_comes_changes_and_
         ensure!(control_plane.refused().is_empty(), "{:?}", control_plane.refused());
         ensure!(envoy.stat("cluster_manager.cds.update_rejected").await? == 0, "a refused cluster");
         Ok(())
+    });
+}
+
+/// Longer than a server that pings every 10 seconds and waits 5 for the answer bears.
+const STANDSTILL_SECS: u64 = 20;
+
+#[test]
+fn an_envoy_that_stands_still_over_many_vips_keeps_its_stream() {
+    in_own_netns(|| async {
+        let good = |n| service(n, Protocol::Tcp, ENDPOINT);
+        let control_plane = ControlPlane::start(0, mesh(1, [good(1)])).await?;
+        let agent = Agent::start(control_plane.addr, "agent");
+        let envoy = Envoy::start(control_plane.addr, "proxy", 15001, 9901, anywhere())?;
+        views_with(&agent, 2).await?;
+        let pid = envoy.pid().context("Envoy runs")?;
+        kill(pid, Signal::SIGSTOP)?;
+        let left =
+            || !control_plane.status().views[0].clients.iter().any(|client| client.role == Role::Proxy);
+        let has_left = tokio::task::block_in_place(|| holds_within(STANDSTILL_SECS, left));
+        kill(pid, Signal::SIGCONT)?;
+        ensure!(!has_left, "the stream was cut");
+        control_plane.snapshots.send_replace(mesh(1, [good(1), good(2)]));
+        views_with(&agent, 4).await?;
+        envoy.stop().await
     });
 }
 
