@@ -198,7 +198,7 @@ fn a_second_up_of_the_same_instance_is_told_who_is_first() {
     });
     let mut second = world.kuma_dns().unwrap();
     second
-        .args(["up", "--envoy", "none", "--xds-port", "5679", "--dns-port", "25053", "-f"])
+        .args(["up", "--envoy", "none", "--api-port", "0", "--xds-port", "5679", "--dns-port", "25053", "-f"])
         .arg(world.mesh_file());
     let output = world.netns().run(|| second.output()).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

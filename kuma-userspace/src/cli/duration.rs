@@ -39,7 +39,8 @@ mod tests {
         assert_eq!(parse("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
-        for bad in ["", "10", "s", "1h", "-1s", "1.5s"] {
+        assert_eq!(parse("720h"), Ok(Duration::from_secs(720 * 3_600)));
+        for bad in ["", "10", "s", "1d", "-1s", "1.5s"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -162,7 +162,7 @@ fn from_file(reader: &mut Reader<'_>) -> BTreeMap<String, Node> {
 fn overrides<'s>(reader: &mut Reader<'_>, sources: &'s Sources) -> Vec<(&'static Key, &'s str, &'s str)> {
     let mut found = Vec::new();
     for (name, value) in &sources.environment {
-        match KEYS.iter().find(|key| key.env == name) {
+        match KEYS.iter().find(|key| !key.env.is_empty() && key.env == name) {
             Some(key) => found.push((key, name.as_str(), value.as_str())),
             None if PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {
                 let known: Vec<&str> = KEYS.iter().map(|key| key.env).filter(|env| !env.is_empty()).collect();
