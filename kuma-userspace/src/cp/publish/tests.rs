@@ -1,7 +1,5 @@
 //! Persist before publish, with a store that fails.
 
-mod cost;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
